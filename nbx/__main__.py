@@ -1,0 +1,5 @@
+"""`python -m nbx`."""
+
+from nbx.cli import main
+
+main()

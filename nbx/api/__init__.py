@@ -1,0 +1,1 @@
+"""The faces: HTTP, gRPC, console, and the wiring of adapters."""

@@ -1,0 +1,320 @@
+"""The gRPC face: translates messages, nothing more. Decisions and events go through the same data plane as over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, cast, get_args
+
+import grpc
+import msgspec
+from google.protobuf import any_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from grpc_status import rpc_status
+
+from nbx.api.auth import KeyRing, Scope
+from nbx.api.errors import Problem, problem, status_of
+from nbx.api.plane import DataPlane
+from nbx.audit.metrics import ERRORS
+from nbx.decision.messages import DecideReply, DecideRequest, Explain, Mode
+from nbx.errors import Invalid, NbxError, TooLarge
+from nbx.experience.entries import Event
+from nbx.experience.service import EventResult
+from nbx.features.schema import Value
+from nbx.limits import BATCH, BODY_BYTES
+from nbx.settings import Settings
+from nbx.v1 import nbx_pb2 as pb
+
+SERVICES = ("nbx.v1.DecisionService", "nbx.v1.EventService")
+STREAM_WINDOW = 64
+"""Decisions of one stream in flight at a time; beyond it, reading the stream waits."""
+_log = logging.getLogger(__name__)
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Grpc:
+    """The servicer of both services.
+
+    Parameters
+    ----------
+    plane
+        Answers every call.
+    keys
+        Says who may call, by the `authorization` metadata.
+    """
+
+    def __init__(self, plane: DataPlane, keys: KeyRing) -> None:
+        self._plane = plane
+        self._keys = keys
+
+    async def decide(self, request: Any, context: Context) -> Any:
+        """`DecisionService.Decide`."""
+        return await self._answer(context, "decide", self._decide(request))
+
+    async def decide_batch(self, request: Any, context: Context) -> Any:
+        """`DecisionService.DecideBatch`."""
+        return await self._answer(context, "decide", self._decide_batch(request))
+
+    async def decide_stream(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+        """`DecisionService.DecideStream`: up to `STREAM_WINDOW` in flight; replies as they are ready."""
+        await self._answer(context, "decide", _nothing())
+        done: asyncio.Queue[Any] = asyncio.Queue()
+        gate = asyncio.Semaphore(STREAM_WINDOW)
+        running: set[asyncio.Task[None]] = set()
+
+        async def one(request: Any) -> None:
+            try:
+                await done.put(await self._result(request))
+            finally:
+                gate.release()
+
+        async def read() -> None:
+            async for request in requests:
+                await gate.acquire()
+                task = asyncio.create_task(one(request))
+                running.add(task)
+                task.add_done_callback(running.discard)
+            await asyncio.gather(*running)
+            await done.put(None)
+
+        reader = asyncio.create_task(read())
+        try:
+            while (result := await done.get()) is not None:
+                yield result
+            await reader
+        finally:
+            for task in (reader, *running):
+                task.cancel()
+
+    async def record(self, request: Any, context: Context) -> Any:
+        """`EventService.Record`."""
+        return await self._answer(context, "events", self._record(request))
+
+    async def record_stream(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+        """`EventService.RecordStream`: one reply per message, in order."""
+        async for request in requests:
+            yield await self._answer(context, "events", self._record(request))
+
+    async def _answer(self, context: Context, scope: Scope, work: Coroutine[Any, Any, Any]) -> Any:
+        """Check the key, do the work, and turn errors into a status with details."""
+        try:
+            self._keys.check(_authorization(context), scope)
+        except NbxError as error:
+            work.close()
+            await _abort(context, error)
+        try:
+            return await work
+        except NbxError as error:
+            await _abort(context, error)
+        except (asyncio.CancelledError, grpc.aio.AbortError):
+            raise
+        except Exception:
+            _log.exception("unexpected error in a gRPC call")
+            await _abort(context, NbxError("something went wrong here; it is in the service's log"))
+
+    async def _decide(self, request: Any) -> Any:
+        return _reply(await self._plane.decisions.decide(_request(request)))
+
+    async def _decide_batch(self, request: Any) -> Any:
+        if not request.requests:
+            raise Invalid("requests is empty", field="requests")
+        if len(request.requests) > BATCH:
+            raise TooLarge(
+                f"{len(request.requests)} requests in one call, at most {BATCH} are allowed", field="requests"
+            )
+        return pb.DecideBatchReply(results=await asyncio.gather(*(self._result(r) for r in request.requests)))
+
+    async def _result(self, request: Any) -> Any:
+        (item,) = await self._plane.decide_many([_or_error(request)])
+        if item.reply is not None:
+            return pb.DecideResult(correlation=request.correlation, reply=_reply(item.reply))
+        assert item.problem is not None
+        return pb.DecideResult(correlation=request.correlation, problem=_problem(item.problem))
+
+    async def _record(self, request: Any) -> Any:
+        if not request.events:
+            raise Invalid("events is empty", field="events")
+        if len(request.events) > BATCH:
+            raise TooLarge(f"{len(request.events)} events in one call, at most {BATCH} are allowed", field="events")
+        results = await self._plane.record_many([_event(event) for event in request.events])
+        return pb.RecordReply(results=[_event_result(result) for result in results])
+
+
+async def start_grpc(settings: Settings, plane: DataPlane, keys: KeyRing) -> grpc.aio.Server:
+    """Start the server of an api process; workers share the port."""
+    limit = [("grpc.max_receive_message_length", BODY_BYTES), ("grpc.so_reuseport", 1)]
+    server = grpc.aio.server(options=limit)
+    face = Grpc(plane, keys)
+    server.add_generic_rpc_handlers((_decision_handlers(face), _event_handlers(face)))
+    checks = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    for name in ("", *SERVICES):
+        await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+    reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = f"{host}:{settings.grpc_port}"
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        pair = (settings.tls_key.read_bytes(), settings.tls_cert.read_bytes())
+        server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+    else:
+        server.add_insecure_port(address)
+    await server.start()
+    return server
+
+
+def _decision_handlers(face: Grpc) -> grpc.GenericRpcHandler:
+    return grpc.method_handlers_generic_handler(
+        SERVICES[0],
+        {
+            "Decide": _handler(grpc.unary_unary_rpc_method_handler, face.decide, pb.DecideRequest),
+            "DecideBatch": _handler(grpc.unary_unary_rpc_method_handler, face.decide_batch, pb.DecideBatchRequest),
+            "DecideStream": _handler(grpc.stream_stream_rpc_method_handler, face.decide_stream, pb.DecideRequest),
+        },
+    )
+
+
+def _event_handlers(face: Grpc) -> grpc.GenericRpcHandler:
+    return grpc.method_handlers_generic_handler(
+        SERVICES[1],
+        {
+            "Record": _handler(grpc.unary_unary_rpc_method_handler, face.record, pb.RecordRequest),
+            "RecordStream": _handler(grpc.stream_stream_rpc_method_handler, face.record_stream, pb.RecordRequest),
+        },
+    )
+
+
+def _handler(kind: Callable[..., Any], method: Any, request: Any) -> Any:
+    return kind(method, request_deserializer=request.FromString, response_serializer=lambda m: m.SerializeToString())
+
+
+async def _nothing() -> None:
+    return None
+
+
+def _authorization(context: Context) -> str | None:
+    for name, value in context.invocation_metadata() or ():
+        if name == "authorization":
+            return str(value)
+    return None
+
+
+async def _abort(context: Context, error: NbxError) -> None:
+    ERRORS.labels(error.code).inc()
+    described = problem(error)
+    details = []
+    info = any_pb2.Any()
+    info.Pack(error_details_pb2.ErrorInfo(reason=described.code, domain="nbx"))
+    details.append(info)
+    if described.field:
+        bad = any_pb2.Any()
+        violation = error_details_pb2.BadRequest.FieldViolation(field=described.field, description=described.detail)
+        bad.Pack(error_details_pb2.BadRequest(field_violations=[violation]))
+        details.append(bad)
+    code = code_pb2.Code.Value(status_of(error).grpc.name)
+    rich = status_pb2.Status(code=code, message=described.detail, details=details)
+    status = rpc_status.to_status(rich)
+    await context.abort(status.code, status.details, status.trailing_metadata)
+
+
+def _or_error(request: Any) -> DecideRequest | NbxError:
+    try:
+        return _request(request)
+    except NbxError as error:
+        return error
+
+
+def _request(request: Any) -> DecideRequest:
+    mode, explain = request.mode or "live", request.explain or "none"
+    for field, value, allowed in (("mode", mode, get_args(Mode)), ("explain", explain, get_args(Explain))):
+        if value not in allowed:
+            raise Invalid(
+                f"{field} is {value!r}; it must be one of {', '.join(allowed)}", field=field, code="field_invalid"
+            )
+    return DecideRequest(
+        customer_id=request.customer_id,
+        placement=request.placement,
+        slots=request.slots or 1,
+        context=_values(request.context, "context"),
+        exclude=tuple(request.exclude),
+        request_id=request.request_id,
+        mode=cast("Mode", mode),
+        explain=cast("Explain", explain),
+        deadline_ms=request.deadline_ms,
+    )
+
+
+def _event(event: Any) -> Event | EventResult:
+    try:
+        properties = _values(event.properties, "properties")
+    except Invalid as error:
+        return EventResult(
+            event.event_id, "rejected", code=error.code, detail=error.message, field=f"events[0].{error.field}"
+        )
+    return Event(
+        event_id=event.event_id,
+        type=event.type,
+        decision_id=event.decision_id,
+        slot=event.slot,
+        customer_id=event.customer_id,
+        by=event.by or "customer",
+        cause=event.cause,
+        reason=event.reason,
+        value=event.value if event.HasField("value") else None,
+        sentiment=event.sentiment if event.HasField("sentiment") else None,
+        effort=event.effort if event.HasField("effort") else None,
+        properties=properties,
+        at=event.at_ms or None,
+    )
+
+
+def _values(values: Any, field: str) -> dict[str, Value]:
+    found: dict[str, Value] = {}
+    for name, value in values.items():
+        kind = value.WhichOneof("kind")
+        if kind is None:
+            raise Invalid(f"{field}.{name} has no value", field=f"{field}.{name}", code="field_invalid")
+        found[name] = getattr(value, kind)
+    return found
+
+
+def _reply(reply: DecideReply) -> Any:
+    return pb.DecideReply(
+        decision_id=reply.decision_id,
+        slots=[
+            pb.Slot(
+                slot=slot.slot,
+                action=slot.action,
+                treatment=slot.treatment,
+                content_json=_json(slot.content),
+                gives=slot.gives,
+                asks=slot.asks,
+                p_response=slot.p_response or 0.0,
+                propensity=slot.propensity or 0.0,
+                expires_at_ms=slot.expires_at,
+                none=slot.none,
+            )
+            for slot in reply.slots
+        ],
+        holdout=reply.holdout,
+        degraded=reply.degraded,
+        release=reply.release,
+        snapshot=reply.snapshot,
+        took_ms=reply.took_ms,
+        explanation_json=_json(reply.explanation),
+    )
+
+
+def _json(value: Any) -> str:
+    return "" if value is None else msgspec.json.encode(value).decode()
+
+
+def _problem(described: Problem) -> Any:
+    return pb.Problem(code=described.code, detail=described.detail, field=described.field)
+
+
+def _event_result(result: EventResult) -> Any:
+    fault = pb.Problem(code=result.code, detail=result.detail, field=result.field) if result.code else None
+    return pb.EventResult(event_id=result.event_id, status=result.status, problem=fault, outcome=result.outcome)

@@ -1,0 +1,258 @@
+"""The Litestar app: every documented route. The hot ones are answered by `nbx.api.front` before they get here."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import msgspec
+from litestar import Litestar, MediaType, Request, Response, get, patch, post
+from litestar.connection import ASGIConnection
+from litestar.exceptions import HTTPException
+from litestar.handlers.base import BaseRouteHandler
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.params import Parameter
+from litestar.router import Router
+from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
+
+from nbx import __version__
+from nbx.api.auth import KeyRecord
+from nbx.api.console_routes import console_routes, trusted_browser
+from nbx.api.errors import PROBLEM_TYPE, Fault, Problem, problem
+from nbx.api.plane import DataPlane
+from nbx.api.reports import customer_report, decision_report
+from nbx.api.schemas import (
+    BatchItem,
+    CatalogCheck,
+    CustomerReport,
+    DecisionReport,
+    InteractionReply,
+    InteractionRequest,
+    ProfilePatch,
+    PublishReply,
+    Ready,
+)
+from nbx.api.wiring import Services
+from nbx.audit.history import find_decision
+from nbx.audit.metrics import ERRORS, exposition
+from nbx.catalog.lint import lint_catalog
+from nbx.catalog.model import Catalog
+from nbx.catalog.parse import CatalogFaults, parse_catalog
+from nbx.catalog.plan import Plan
+from nbx.catalog.releases import load_release, publish
+from nbx.decision.explain import Explanation, explain
+from nbx.decision.messages import DecideReply, DecideRequest
+from nbx.decision.replay import Replay, replay
+from nbx.errors import Invalid, NbxError, NotReady
+from nbx.experience.entries import Event
+from nbx.experience.service import EventResult
+from nbx.limits import CATALOG_BYTES
+
+_log = logging.getLogger(__name__)
+FAULTS_SHOWN = 1000
+
+
+def make_app(services: Services, plane: DataPlane) -> Litestar:
+    """Build the app around the services of a process."""
+    return Litestar(
+        route_handlers=[
+            _decision_routes(services, plane),
+            _catalog_routes(services),
+            *_operations(services),
+            *console_routes(services),
+        ],
+        exception_handlers={NbxError: _on_error, HTTPException: _on_http_error, Exception: _on_surprise},
+        openapi_config=OpenAPIConfig(
+            title="nbx",
+            version=__version__,
+            path="/schema",
+            render_plugins=[JsonRenderPlugin(path="/")],
+        ),
+        request_max_body_size=CATALOG_BYTES,
+        logging_config=None,
+    )
+
+
+def scope_guard(services: Services) -> Any:
+    """Return a guard that checks the key for the scope in a handler's `opt`."""
+
+    def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+        scope = handler.opt.get("scope")
+        if scope is not None and not (scope == "audit" and trusted_browser(connection, services)):
+            connection.scope["nbx_key"] = services.keys.check(connection.headers.get("authorization"), scope)  # type: ignore[typeddict-unknown-key]
+
+    return guard
+
+
+def _decision_routes(services: Services, plane: DataPlane) -> Router:
+    store, partitions = services.store, services.settings.partitions
+
+    @post("/decisions", opt={"scope": "decide"}, status_code=HTTP_200_OK, summary="Decide")
+    async def decide(data: DecideRequest) -> DecideReply:
+        return await plane.decisions.decide(data)
+
+    @post("/decisions:batch", opt={"scope": "decide"}, status_code=HTTP_200_OK, summary="Decide for up to 100")
+    async def decide_batch(data: list[DecideRequest]) -> list[BatchItem]:
+        return await plane.decide_many(data)
+
+    @post("/events", opt={"scope": "events"}, status_code=HTTP_200_OK, summary="Record up to 100 events")
+    async def record(data: list[Event]) -> list[EventResult]:
+        return await plane.record_many(data)
+
+    @post("/interactions", opt={"scope": "decide"}, status_code=HTTP_200_OK, summary="Events, then one decision")
+    async def interact(request: Request[Any, Any, Any], data: InteractionRequest) -> InteractionReply:
+        if data.events:
+            services.keys.check(request.headers.get("authorization"), "events")
+        return await plane.interact(data)
+
+    @get("/decisions/{decision_id:str}", opt={"scope": "audit"}, summary="A decision's record")
+    async def decision(decision_id: str) -> DecisionReport:
+        return await decision_report(services, decision_id)
+
+    @get("/decisions/{decision_id:str}/explanation", opt={"scope": "audit"}, summary="Why this, why not that")
+    async def explanation(decision_id: str) -> Explanation:
+        return explain(await find_decision(store, decision_id, partitions), full=True)
+
+    @get("/decisions/{decision_id:str}/replay", opt={"scope": "audit"}, summary="Recompute a decision from its record")
+    async def replayed(decision_id: str) -> Replay:
+        return replay(await find_decision(store, decision_id, partitions))
+
+    @get("/customers/{customer_id:str}", opt={"scope": "audit"}, summary="What is known about a customer")
+    async def customer(
+        customer_id: str, events: int = Parameter(default=20, ge=0, le=500, description="Timeline entries")
+    ) -> CustomerReport:
+        return await customer_report(services, customer_id, events)
+
+    @patch("/customers/{customer_id:str}", opt={"scope": "events"}, status_code=204, summary="Change declared features")
+    async def change(customer_id: str, data: ProfilePatch) -> None:
+        await plane.events.change_profile(customer_id, data.profile)
+
+    return Router(
+        "/v1",
+        route_handlers=[
+            decide,
+            decide_batch,
+            record,
+            interact,
+            decision,
+            explanation,
+            replayed,
+            customer,
+            change,
+        ],  # fmt: skip
+        guards=[scope_guard(services)],
+    )
+
+
+def _catalog_routes(services: Services) -> Router:
+    @post("/check", opt={"scope": "catalog"}, status_code=HTTP_200_OK, summary="Check a catalog (YAML or JSON)")
+    async def check(request: Request[Any, Any, Any]) -> CatalogCheck:
+        catalog = await _read_catalog(request)
+        return CatalogCheck(
+            catalog=catalog.name,
+            actions=len(catalog.actions),
+            placements=len(catalog.placements),
+            features=len(catalog.features),
+            columns=len(Plan(catalog, 0).layout.columns),
+            warnings=tuple(str(finding) for finding in lint_catalog(catalog)),
+        )
+
+    @post("/releases", opt={"scope": "catalog"}, status_code=HTTP_201_CREATED, summary="Publish a catalog")
+    async def publish_release(request: Request[Any, Any, Any], note: str = "", base: int | None = None) -> PublishReply:
+        catalog = await _read_catalog(request)
+        key: KeyRecord = request.scope["nbx_key"]  # type: ignore[typeddict-item]
+        release = await publish(
+            services.admin,
+            catalog,
+            author=f"{key.name} ({key.id})",
+            note=note,
+            at_ms=services.clock.now_ms(),
+            base=base,
+        )
+        await services.refresh()
+        return PublishReply(
+            release=release.number,
+            catalog=catalog.name,
+            author=release.author,
+            note=note,
+            at_ms=release.at_ms,
+            warnings=tuple(str(finding) for finding in lint_catalog(catalog)),
+        )
+
+    @get("/releases/{number:int}", opt={"scope": "catalog"}, summary="A release")
+    async def release(number: int) -> Response[bytes]:
+        return Response(msgspec.json.encode(await load_release(services.admin, number)), media_type=MediaType.JSON)
+
+    return Router("/v1/catalog", route_handlers=[check, publish_release, release], guards=[scope_guard(services)])
+
+
+async def _read_catalog(request: Request[Any, Any, Any]) -> Catalog:
+    body = await request.body()
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise Invalid(f"the catalog is not UTF-8: {error}", field="body") from None
+    return parse_catalog(text, source="catalog")
+
+
+def _operations(services: Services) -> list[Any]:
+    @get("/health/live", media_type=MediaType.TEXT, summary="The process runs")
+    async def live() -> str:
+        return "ok"
+
+    @get("/health/ready", summary="Decisions can be made")
+    async def ready() -> Response[Ready]:
+        try:
+            plan, model = services.serving.current()
+        except NotReady as error:
+            return Response(Ready(ready=False, reason=error.message), status_code=503)
+        if not services.connection.connected:
+            reason = "Redis is away: decisions are answered degraded"
+            return Response(Ready(ready=False, release=plan.release, reason=reason), status_code=503)
+        return Response(Ready(ready=True, release=plan.release, snapshot=model.version))
+
+    @get("/metrics", media_type="text/plain; version=0.0.4", opt={"scope": "audit"}, guards=[scope_guard(services)])
+    async def metrics() -> bytes:
+        return exposition()
+
+    return [live, ready, metrics]
+
+
+def _respond(described: Problem) -> Response[bytes]:
+    ERRORS.labels(described.code).inc()
+    return Response(msgspec.json.encode(described), status_code=described.status, media_type=PROBLEM_TYPE)
+
+
+def _on_error(_: Request[Any, Any, Any], error: NbxError) -> Response[bytes]:
+    described = problem(error)
+    if isinstance(error, CatalogFaults):
+        faults = tuple(
+            Fault(code=f.code, detail=f.message, field=f.path, line=f.line, column=f.column)
+            for f in error.findings[:FAULTS_SHOWN]
+        )
+        described = msgspec.structs.replace(described, faults=faults)
+    return _respond(described)
+
+
+def _on_http_error(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    field, detail = "", error.detail
+    extra = error.extra
+    if isinstance(extra, list) and extra and isinstance(extra[0], dict):
+        field, detail = str(extra[0].get("key", "")), str(extra[0].get("message", detail))
+    codes = {400: "field_invalid", 404: "route_unknown", 405: "method_not_allowed", 413: "too_large"}
+    return _respond(
+        Problem(
+            type=f"urn:nbx:problem:{codes.get(error.status_code, 'invalid')}",
+            title="The request is wrong",
+            status=error.status_code,
+            detail=detail,
+            code=codes.get(error.status_code, "invalid"),
+            field=field,
+        )
+    )
+
+
+def _on_surprise(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    _log.error("unexpected error on %s", request.url.path, exc_info=error)
+    return _respond(problem(NbxError("something went wrong here; it is in the service's log")))

@@ -1,0 +1,223 @@
+"""Reading views for people: a decision, a customer, the live console. Nothing here changes anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from nbx.api.schemas import (
+    ActionCount,
+    Buckets,
+    Candidate,
+    CustomerReport,
+    DecisionReport,
+    LatestDecision,
+    LatestSlot,
+    Live,
+    OutcomeCount,
+    PlacementCount,
+)
+from nbx.api.wiring import Services
+from nbx.audit.history import latest_decisions, timeline, view_decision
+from nbx.audit.metrics import totals
+from nbx.decision.explain import explain
+from nbx.decision.record import unpack_factors
+from nbx.decision.replay import replay
+from nbx.errors import NotReady, Unknown
+from nbx.experience.entries import FACTORS, DecisionEntry
+from nbx.experience.lifecycle import decode_open
+from nbx.experience.relationship import relationship_features
+from nbx.features.keys import partition_keys
+from nbx.features.state import decode_state
+from nbx.features.store import versioned
+from nbx.features.vector import resolve
+from nbx.ids import checked_id, decision_ref, partition_of
+
+LATEST = 12
+TIMEOUT_MS = 2_000.0
+_POSITIVE = ("accepted", "converted")
+_NEUTRAL = ("not_seen", "not_delivered")
+
+
+async def decision_report(services: Services, decision_id: str) -> DecisionReport:
+    """Describe a logged decision."""
+    view = await view_decision(services.store, decision_id, services.settings.partitions)
+    entry = view.record
+    x: dict[str, float] = {}
+    candidates: tuple[Candidate, ...] = ()
+    if entry.x:
+        plan = await services.serving.plan_of(entry.release)
+        values = np.frombuffer(entry.x, dtype=np.float32)
+        x = dict(zip(plan.layout.columns, values.tolist(), strict=True))
+        _, table = unpack_factors(entry)
+        candidates = tuple(
+            Candidate(action=action, treatment=treatment, **dict(zip(FACTORS, row, strict=True)))
+            for action, treatment, row in zip(entry.actions, entry.treatments, table.tolist(), strict=True)
+        )
+    return DecisionReport(
+        decision_id=decision_id,
+        record=msgspec.structs.replace(entry, x=b"", factors=b""),
+        x=x,
+        candidates=candidates,
+        slots=tuple(view.slots.slots) if view.slots is not None else None,
+        replay=replay(entry),
+    )
+
+
+async def customer_report(services: Services, customer_id: str, count: int) -> CustomerReport:
+    """Describe a customer; `Unknown` when there is no state."""
+    checked_id(customer_id, "customer_id")
+    partitions = services.settings.partitions
+    key = partition_keys(partition_of(customer_id, partitions)).customer(customer_id)
+    (packed,) = await services.store.read([key], TIMEOUT_MS)
+    if packed is None:
+        raise Unknown(f"customer {customer_id} is not known here", field="customer_id", code="customer_unknown")
+    version, struct = versioned(packed)
+    state = decode_state(struct)
+    plan = services.serving.plan()
+    now_ms = services.clock.now_ms()
+    return CustomerReport(
+        customer_id=customer_id,
+        state_version=version,
+        profile={name: known.value for name, known in state.profile.items()},
+        features=resolve(plan.features, state, {}, now_ms),
+        relationship=relationship_features(state, now_ms, plan.rules.experience),
+        outcomes=dict(state.outcomes),
+        paused={name: f"{pause.outcome} until {pause.until_ms}" for name, pause in state.pauses.items()},
+        exposures=state.exposures,
+        timeline=[_brief(entry) for entry in await timeline(services.store, customer_id, partitions, count)],
+    )
+
+
+async def live(services: Services) -> Live:
+    """Collect what the console shows."""
+    found = totals()
+    try:
+        plan, model = services.serving.current()
+        release, catalog, snapshot = plan.release, plan.catalog.name, model.version
+    except NotReady:
+        release, catalog, snapshot = 0, "", 0
+    return Live(
+        now_ms=services.clock.now_ms(),
+        release=release,
+        catalog=catalog,
+        snapshot=snapshot,
+        learned=int(_sum(found, "nbx_learned_total")),
+        decisions=_by(found, "nbx_decisions_total", "result"),
+        events=_by(found, "nbx_events_total", "status"),
+        latency=_buckets(found, "nbx_decide_seconds", 1000.0),
+        outcomes=[
+            OutcomeCount(outcome=outcome, cause=cause, count=count)
+            for (outcome, cause), count in _by_pair(found, "nbx_outcomes_total").items()
+        ],
+        strain=_buckets(found, "nbx_strain", 1.0),
+        placements=[
+            PlacementCount(placement=name, count=count)
+            for name, count in sorted(_by(found, "nbx_decisions_total", "placement").items())
+        ],
+        actions=_actions(found),
+        latest=await _latest(services) if services.connection.connected else [],
+    )
+
+
+def _brief(entry: Any) -> dict[str, Any]:
+    """One timeline row: a decision without its arrays, anything else whole."""
+    if isinstance(entry, DecisionEntry):
+        return {
+            "what": "decision",
+            "at_ms": entry.at_ms,
+            "decision_id": entry.decision_id,
+            "placement": entry.request.placement,
+            "slots": [slot.action or f"none ({slot.none})" for slot in entry.slots],
+            "degraded": list(entry.degraded),
+        }
+    row = {"what": type(entry).__name__.removesuffix("Entry").lower()}
+    fields = {name: getattr(entry, name) for name in entry.__struct_fields__}
+    outcomes = [
+        {name: getattr(o, name) for name in ("slot", "revision", "action", "outcome", "cause", "evidence")}
+        for o in fields.pop("outcomes", ())
+    ]
+    return row | fields | ({"outcomes": outcomes} if outcomes else {})
+
+
+async def _latest(services: Services) -> list[LatestDecision]:
+    entries = await latest_decisions(services.store, services.settings.partitions, LATEST)
+    views = []
+    for entry in entries:
+        keys = partition_keys(decision_ref(entry.decision_id).partition)
+        (packed,) = await services.store.read([keys.decision(entry.decision_id)], TIMEOUT_MS)
+        opened = decode_open(packed).slots if packed is not None else []
+        outcomes = [slot.outcome or ("seen" if slot.seen_at_ms else "") for slot in opened]
+        views.append(
+            LatestDecision(
+                decision_id=entry.decision_id,
+                at_ms=entry.at_ms,
+                customer_id=entry.customer_id,
+                placement=entry.request.placement,
+                slots=[
+                    LatestSlot(
+                        slot=number,
+                        action=slot.action,
+                        none=slot.none,
+                        propensity=slot.propensity,
+                        p_response=slot.p_response,
+                        outcome=outcomes[number] if number < len(outcomes) and slot.action else "",
+                    )
+                    for number, slot in enumerate(entry.slots)
+                ],
+                degraded=entry.degraded,
+                took_ms=entry.took_us / 1000,
+                words=explain(entry, full=False).words,
+            )
+        )
+    return views
+
+
+Samples = dict[str, list[tuple[dict[str, str], float]]]
+
+
+def _sum(found: Samples, name: str) -> float:
+    return sum(value for _, value in found.get(name, []))
+
+
+def _by(found: Samples, name: str, label: str) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for labels, value in found.get(name, []):
+        counts[labels[label]] = counts.get(labels[label], 0) + int(value)
+    return counts
+
+
+def _by_pair(found: Samples, name: str) -> dict[tuple[str, str], int]:
+    counts: dict[tuple[str, str], int] = {}
+    for labels, value in found.get(name, []):
+        pair = labels["outcome"], labels["cause"]
+        counts[pair] = counts.get(pair, 0) + int(value)
+    return dict(sorted(counts.items()))
+
+
+def _actions(found: Samples) -> list[ActionCount]:
+    shown = _by(found, "nbx_slots_total", "action")
+    accepted: dict[str, int] = {}
+    negative: dict[str, int] = {}
+    for labels, value in found.get("nbx_outcomes_total", []):
+        if labels["outcome"] in _NEUTRAL:
+            continue
+        side = accepted if labels["outcome"] in _POSITIVE else negative
+        side[labels["action"]] = side.get(labels["action"], 0) + int(value)
+    return [
+        ActionCount(action=name, shown=count, accepted=accepted.get(name, 0), negative=negative.get(name, 0))
+        for name, count in sorted(shown.items())
+    ]
+
+
+def _buckets(found: Samples, name: str, scale: float) -> Buckets:
+    rows = [
+        (float(labels["le"]), int(value)) for labels, value in found.get(f"{name}_bucket", []) if labels["le"] != "+Inf"
+    ]
+    return Buckets(
+        buckets=[(le * scale, count) for le, count in sorted(rows)],
+        count=int(_sum(found, f"{name}_count")),
+        sum_ms=_sum(found, f"{name}_sum") * scale,
+    )

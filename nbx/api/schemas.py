@@ -1,0 +1,195 @@
+"""Messages of the HTTP face that are not part of the data plane itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct, field
+
+from nbx.api.errors import Problem
+from nbx.decision.messages import DecideReply, DecideRequest
+from nbx.decision.replay import Replay
+from nbx.experience.entries import DecisionEntry, Event
+from nbx.experience.lifecycle import OpenSlot
+from nbx.experience.service import EventResult
+from nbx.features.schema import Value
+
+
+class BatchItem(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One result of a batch: a reply or a problem."""
+
+    reply: DecideReply | None = None
+    problem: Problem | None = None
+
+
+class InteractionRequest(Struct, frozen=True, kw_only=True):
+    """Events, then one decision that sees them."""
+
+    events: list[Event] = field(default_factory=list)
+    decision: DecideRequest
+
+
+class InteractionReply(Struct, frozen=True, kw_only=True):
+    """Results of both."""
+
+    events: list[EventResult]
+    decision: DecideReply
+
+
+class Candidate(Struct, frozen=True, kw_only=True):
+    """Factors of one candidate of a logged decision."""
+
+    action: str
+    treatment: str
+    mean: float
+    sd: float
+    value: float
+    context_weight: float
+    lever: float
+    experience: float
+    probability: float
+    utility: float
+
+
+class DecisionReport(Struct, frozen=True, kw_only=True):
+    """A logged decision, its arrays unpacked, and where its slots stand."""
+
+    decision_id: str
+    record: DecisionEntry
+    """As logged; its packed arrays are in `x` and `candidates`."""
+    x: dict[str, float]
+    """Column → value."""
+    candidates: tuple[Candidate, ...]
+    slots: tuple[OpenSlot, ...] | None
+    """None: no longer open to correction."""
+    replay: Replay
+
+
+class ProfilePatch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Declared features to set, or with null to forget."""
+
+    profile: dict[str, Value | None]
+
+
+class CustomerReport(Struct, frozen=True, kw_only=True):
+    """What is known about a customer, and what happened lately."""
+
+    customer_id: str
+    state_version: int
+    profile: dict[str, Value]
+    features: dict[str, Value]
+    """Every declared feature as a decision would see it now, context ones at their default."""
+    relationship: dict[str, float]
+    outcomes: dict[str, int]
+    paused: dict[str, str]
+    """Action → why and until when (epoch milliseconds)."""
+    exposures: dict[str, list[int]]
+    """Action → times it was seen, epoch seconds."""
+    timeline: list[dict[str, Any]]
+    """Newest first."""
+
+
+class PublishReply(Struct, frozen=True, kw_only=True):
+    """A release as published."""
+
+    release: int
+    catalog: str
+    author: str
+    note: str
+    at_ms: int
+    warnings: tuple[str, ...] = ()
+
+
+class CatalogCheck(Struct, frozen=True, kw_only=True):
+    """Result of checking a catalog that has no fault."""
+
+    catalog: str
+    actions: int
+    placements: int
+    features: int
+    columns: int
+    warnings: tuple[str, ...] = ()
+
+
+class Ready(Struct, frozen=True, kw_only=True):
+    """Whether decisions can be made."""
+
+    ready: bool
+    release: int = 0
+    snapshot: int = 0
+    reason: str = ""
+
+
+class LatestSlot(Struct, frozen=True, kw_only=True):
+    """One slot of a decision on the console."""
+
+    slot: int
+    action: str
+    none: str
+    propensity: float
+    p_response: float
+    outcome: str
+
+
+class LatestDecision(Struct, frozen=True, kw_only=True):
+    """One decision on the console."""
+
+    decision_id: str
+    at_ms: int
+    customer_id: str
+    placement: str
+    slots: list[LatestSlot]
+    degraded: tuple[str, ...]
+    took_ms: float
+    words: tuple[str, ...]
+
+
+class OutcomeCount(Struct, frozen=True, kw_only=True):
+    """How often an outcome with a cause was reached."""
+
+    outcome: str
+    cause: str
+    count: int
+
+
+class ActionCount(Struct, frozen=True, kw_only=True):
+    """How an action does."""
+
+    action: str
+    shown: int
+    accepted: int
+    negative: int
+
+
+class PlacementCount(Struct, frozen=True, kw_only=True):
+    """How often a placement asked."""
+
+    placement: str
+    count: int
+
+
+class Buckets(Struct, frozen=True, kw_only=True):
+    """A cumulative histogram."""
+
+    buckets: list[tuple[float, int]]
+    """(upper bound, observations at or below it)."""
+    count: int = 0
+    sum_ms: float = 0.0
+
+
+class Live(Struct, frozen=True, kw_only=True):
+    """Everything the console shows; counters are cumulative."""
+
+    now_ms: int
+    release: int
+    catalog: str
+    snapshot: int
+    learned: int
+    decisions: dict[str, int]
+    events: dict[str, int]
+    latency: Buckets
+    outcomes: list[OutcomeCount]
+    strain: Buckets
+    placements: list[PlacementCount]
+    actions: list[ActionCount]
+    latest: list[LatestDecision]

@@ -1,0 +1,126 @@
+"""Puts an api process together: the one place that knows which adapter serves which port."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+
+from redis.asyncio import Redis
+
+from nbx.api.auth import KeyRing, list_keys
+from nbx.audit.metrics import observe_decision, observe_outcome
+from nbx.clock import Clock, SystemClock
+from nbx.decision.recovery import recover
+from nbx.decision.service import DecisionService
+from nbx.decision.serving import Serving
+from nbx.errors import NbxError, Unavailable
+from nbx.experience.service import EventService
+from nbx.features.connection import RedisConnection
+from nbx.features.keys import KEYS_VERSION
+from nbx.features.store_redis import RedisStore
+from nbx.runtime.process import check_partitions, log, pause
+from nbx.settings import Settings
+
+TIMEOUT_MS = 2_000.0
+
+
+@dataclass
+class Services:
+    """Everything the faces need. Made before Redis answers: until then every call is refused as not ready."""
+
+    settings: Settings
+    clock: Clock
+    connection: RedisConnection
+    store: RedisStore
+    serving: Serving
+    decisions: DecisionService
+    events: EventService
+    keys: KeyRing
+    admin: Redis
+    """redis-py client for what is not hot."""
+    keys_version: bytes | None = None
+    begun: bool = False
+    """The connection was made once; it restores itself from then on."""
+    connected: bool = False
+    """And what is behind it fits these settings."""
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    async def start(self, stop: asyncio.Event) -> None:
+        """Begin connecting, and from then on keep releases, snapshots and keys current."""
+        self.tasks.append(asyncio.create_task(self._keep_current(stop)))
+
+    async def close(self) -> None:
+        """End the background task and the connections."""
+        for task in self.tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await self.connection.close()
+        await self.admin.aclose()
+
+    async def _keep_current(self, stop: asyncio.Event) -> None:
+        told = ""
+        while not stop.is_set():
+            try:
+                if not self.begun:
+                    await self.connection.connect()
+                    self.begun = True
+                if not self.connected:
+                    await check_partitions(self.connection, self.settings.partitions)
+                    self.connected = True
+                await self.refresh()
+                await recover(self.decisions, self.events)
+                if told:
+                    log.info("Redis is back")
+                told = ""
+            except Unavailable as error:
+                if not told:
+                    log.warning("Redis is away: %s", error)
+                told = str(error)
+            except Exception as error:  # noqa: BLE001 - this loop ends with the process only
+                if told != str(error):
+                    log.error("keeping current: %s", error, exc_info=None if isinstance(error, NbxError) else error)
+                told = str(error)
+            await pause(stop, self.settings.poll_interval_ms / 1000)
+
+    async def refresh(self) -> None:
+        """Load what changed: keys, release, snapshot."""
+        (version,) = await self.store.read([KEYS_VERSION], TIMEOUT_MS)
+        if version != self.keys_version and not self.keys.is_open:
+            self.keys.replace(await list_keys(self.admin))
+            self.keys_version = version
+        if await self.serving.refresh():
+            plan, model = self.serving.current()
+            log.debug("serving release %d, snapshot %d", plan.release, model.version)
+
+
+def wire(settings: Settings) -> Services:
+    """Make the services of an api process; nothing is connected yet."""
+    clock = SystemClock()
+    connection = RedisConnection(settings.effective_redis_url)
+    store = RedisStore(connection)
+    serving = Serving(store)
+    ttl_ms = settings.request_ttl_s * 1000
+    return Services(
+        settings=settings,
+        clock=clock,
+        connection=connection,
+        store=store,
+        serving=serving,
+        decisions=DecisionService(
+            store,
+            serving.current,
+            clock,
+            partitions=settings.partitions,
+            deadline_ms=settings.deadline_ms,
+            request_ttl_ms=ttl_ms,
+            salt=settings.salt,
+            observe=observe_decision,
+        ),
+        events=EventService(
+            store, serving.plan, clock, partitions=settings.partitions, dedupe_ms=ttl_ms, observe=observe_outcome
+        ),
+        keys=KeyRing(is_open=settings.auth == "off"),
+        admin=Redis.from_url(settings.effective_redis_url),
+    )

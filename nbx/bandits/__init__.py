@@ -1,0 +1,1 @@
+"""Learning and choosing: posteriors, River estimators, exact Thompson kernels, snapshots, the learner's fold."""

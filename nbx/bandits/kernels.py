@@ -1,0 +1,637 @@
+
+"""Numba kernels of serving: functions over arrays, nothing else.
+
+Scoring. The quadratic form x'Σx is a dot product of two packed upper triangles: Σ as stored, x xᵀ with its
+off-diagonals doubled. Sums run over sixteen fixed lanes, so they are vectorised without `fastmath` and give the same
+bits on every machine (a replay on another CPU must reproduce a propensity).
+
+Selection. U_i = gain_i·σ(z_i) + shift_i is a monotone function of one Gaussian, so its distribution function F_i is
+closed form, and with H = ∏ F_j
+
+    P(i is best) = ∫ ∏_{j≠i} F_j dF_i = ∫ H d(ln F_i).
+
+In each cell of the grid H is taken log-linear: P_i += logmean(H_g, H_{g+1})·Δ ln F_i. The contributions of a cell add
+up to H_{g+1} − H_g, so no mass is lost, and one column of ln F serves all candidates. Cells are halved while halving
+moves more than `TOLERANCE` of probability. Every contender that survives pruning has its lower quantile at or below the
+start of the grid, so halving finds a narrow candidate beside wide ones, which a fixed grid steps over.
+
+The grid variable is the logit t of the candidate with the highest ceiling, and distances to its floor and ceiling are
+kept apart (`low`, `high`): 1 − σ(z) stays exact where σ(z) rounds to 1. What always holds: the result sums to one,
+candidates below the best point mass get 0, equal point masses share equally.
+
+One file, because Numba's cache notices a change in a kernel's own file only, not in files it calls. Not here: checking
+of inputs (`thompson.py`), learning (`kernels_learning.py`).
+"""
+
+import math
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+I32 = NDArray[np.int32]
+
+TOLERANCE = 1e-4
+"""Probability that halving a cell may move before its halves are halved too: total variation below 0.003."""
+QUANTILE = 5.0
+"""Standard deviations beyond which a candidate's mass (2.9e-7) is left out."""
+COLUMNS = 384
+"""Most grid points of one integral: 30 to 80 are used, the rest is for nasty configurations."""
+POINT_SD = 1e-9
+"""Standard deviation at or below which a candidate is a point mass: float32 means cannot resolve it."""
+GRID = COLUMNS + 16
+"""Room for the points of one grid."""
+
+_CELLS = 8
+_DEPTH = 28
+_TINY = 1e-280
+_LOGIT_LIMIT = 600.0
+_STEPS = 16
+_RANGE = 8
+_LOPSIDED = 0.8
+_LANES = 16
+
+
+def _ln_phi_table() -> F64:
+    """Cubic Hermite pieces of ln Φ on [−8, 8] with sixteen pieces per unit: error below 3e-8."""
+    edges = np.arange(-_RANGE * _STEPS, _RANGE * _STEPS + 1) / _STEPS
+    value = np.array(
+        [
+            math.log(0.5 * math.erfc(-w / math.sqrt(2))) if w < 0 else math.log1p(-0.5 * math.erfc(w / math.sqrt(2)))
+            for w in edges
+        ]
+    )
+    slope = np.exp(-0.5 * edges**2 - value) / math.sqrt(2 * math.pi) / _STEPS
+    rise = np.diff(value)
+    return np.column_stack(
+        [value[:-1], slope[:-1], 3 * rise - 2 * slope[:-1] - slope[1:], slope[:-1] + slope[1:] - 2 * rise]
+    )
+
+
+_LN_PHI = _ln_phi_table()
+
+_compile = numba.njit(nogil=True, cache=True, error_model="numpy")
+
+
+@_compile
+def _dot(a: F32, b: F32, lanes: F32) -> np.float32:
+    """Sum a·b in `_LANES` lanes, then the lanes, then the rest: an order no compiler or CPU changes."""
+    n = len(a)
+    lanes[:] = np.float32(0.0)
+    block = n - n % (4 * _LANES)
+    for k in range(0, block, 4 * _LANES):
+        for i in range(_LANES):
+            lanes[i] += (a[k + i] * b[k + i] + a[k + i + _LANES] * b[k + i + _LANES]) + (
+                a[k + i + 2 * _LANES] * b[k + i + 2 * _LANES] + a[k + i + 3 * _LANES] * b[k + i + 3 * _LANES]
+            )
+    whole = n - n % _LANES
+    for k in range(block, whole, _LANES):
+        for i in range(_LANES):
+            lanes[i] += a[k + i] * b[k + i]
+    total = np.float32(0.0)
+    for i in range(_LANES):
+        total += lanes[i]
+    for k in range(whole, n):
+        total += a[k] * b[k]
+    return total
+
+
+@_compile
+def score(
+    x: F32,
+    mean: F32,
+    cov_packed: F32,
+    experience: F32,
+    rows: I32,
+    out_mean: F32,
+    out_sd: F32,
+    out_experience: F32,
+) -> None:
+    """Score candidate rows: mean·x, √(x'Σx) and experience·x.
+
+    Parameters
+    ----------
+    x
+        float32[d], the encoded customer.
+    mean, experience
+        float32[K, d], one row per action.
+    cov_packed
+        float32[K, d(d+1)/2], upper triangles by rows (`numpy.triu_indices` order).
+    rows
+        int32[n], rows of the candidates; a row may repeat.
+    out_mean, out_sd, out_experience
+        float32[n], overwritten.
+
+    Notes
+    -----
+    Cost: n·d(d+1)/2 multiply-adds, 5 µs for n = 50, d = 32.
+    """
+    d = len(x)
+    outer = np.empty(d * (d + 1) // 2, np.float32)
+    lanes = np.empty(_LANES, np.float32)
+    k = 0
+    for i in range(d):
+        outer[k] = x[i] * x[i]
+        twice = np.float32(2.0) * x[i]
+        for j in range(i + 1, d):
+            outer[k + j - i] = twice * x[j]
+        k += d - i
+    for c in range(len(rows)):
+        row = rows[c]
+        out_mean[c] = _dot(mean[row], x, lanes)
+        out_sd[c] = np.float32(math.sqrt(max(_dot(cov_packed[row], outer, lanes), np.float32(0.0))))
+        out_experience[c] = _dot(experience[row], x, lanes)
+
+
+@_compile
+def utility_factors(
+    value: F32, context_weight: F32, lever: F32, experience: F32, exchange: float, strain: float
+) -> tuple[F64, F64]:
+    """Split utility into what multiplies the response and what does not.
+
+    Parameters
+    ----------
+    value, context_weight, lever
+        float32[n], all ≥ 0; their product is the gain.
+    experience
+        float32[n], expected points for the customer.
+    exchange
+        Money per point of experience, ≥ 0.
+    strain
+        0..1, the customer's strain.
+
+    Returns
+    -------
+    gain, shift
+        float64[n] each: utility = gain·p_response + shift.
+    """
+    n = len(value)
+    gain = np.empty(n)
+    shift = np.empty(n)
+    price = exchange * (1.0 + strain)
+    for i in range(n):
+        gain[i] = np.float64(value[i]) * np.float64(context_weight[i]) * np.float64(lever[i])
+        shift[i] = price * np.float64(experience[i])
+    return gain, shift
+
+
+@_compile
+def response_probability(mean: F32, sd: F32) -> F64:
+    """Approximate E[σ(z)] for z ~ N(mean, sd²).
+
+    Parameters
+    ----------
+    mean, sd
+        float32[n].
+
+    Returns
+    -------
+    float64[n] in 0..1, within 0.02 of the integral.
+
+    References
+    ----------
+    MacKay, The evidence framework applied to classification networks (1992), equation 13.
+    """
+    n = len(mean)
+    out = np.empty(n)
+    for i in range(n):
+        s = np.float64(sd[i])
+        out[i] = 1.0 / (1.0 + math.exp(-max(np.float64(mean[i]) / math.sqrt(1.0 + math.pi * s * s / 8.0), -700.0)))
+    return out
+
+
+@_compile
+def _utility(z: float, gain: float, shift: float) -> float:
+    return shift + gain / (1.0 + math.exp(min(-z, 700.0)))
+
+
+@_compile
+def _contenders(mean: F32, sd: F32, gain: F64, shift: F64, scale: float, floor: float) -> tuple[I32, float, float]:
+    """Rows that can win, largest upper quantile first; the best point mass (or `floor`); where the integral starts."""
+    n = len(mean)
+    lower = np.empty(n)
+    upper = np.empty(n)
+    point = floor
+    for i in range(n):
+        s = np.float64(sd[i]) * scale
+        if gain[i] > 0.0 and s > POINT_SD:
+            lower[i] = _utility(mean[i] - QUANTILE * s, gain[i], shift[i])
+            upper[i] = _utility(mean[i] + QUANTILE * s, gain[i], shift[i])
+        else:
+            lower[i] = -np.inf
+            upper[i] = -np.inf
+            point = max(point, _utility(np.float64(mean[i]), gain[i], shift[i]))
+    start = point
+    for i in range(n):
+        start = max(start, lower[i])
+    live = np.empty(n, np.int32)
+    count = 0
+    for i in range(n):
+        if upper[i] > start or (lower[i] >= start and upper[i] > -np.inf):
+            at = count
+            while at > 0 and upper[live[at - 1]] < upper[i]:
+                live[at] = live[at - 1]
+                at -= 1
+            live[at] = i
+            count += 1
+    return live[:count], point, start
+
+
+@_compile
+def _ends(
+    live: I32, mean: F32, sd: F32, gain: F64, shift: F64, scale: float, point: float, ref: int
+) -> tuple[float, float]:
+    """First and last grid point, as logits of the reference candidate: past all lower quantiles, at the last upper."""
+    top = shift[ref] + gain[ref]
+    low = _TINY
+    high = gain[ref]
+    last_low = _TINY
+    last_high = gain[ref]
+    if point > -np.inf:
+        low = max(low, point - shift[ref])
+        high = min(high, top - point)
+    for i in live:
+        m = np.float64(mean[i])
+        s = np.float64(sd[i]) * scale
+        drop = top - (shift[i] + gain[i])
+        rise = shift[i] - shift[ref]
+        a = min(max(m - QUANTILE * s, -_LOGIT_LIMIT), _LOGIT_LIMIT)
+        low = max(low, rise + gain[i] / (1.0 + math.exp(-a)))
+        high = min(high, drop + gain[i] / (1.0 + math.exp(a)))
+        b = min(max(m + QUANTILE * s, -_LOGIT_LIMIT), _LOGIT_LIMIT)
+        last_low = max(last_low, rise + gain[i] / (1.0 + math.exp(-b)))
+        last_high = min(last_high, drop + gain[i] / (1.0 + math.exp(b)))
+    first = math.log(max(low, _TINY)) - math.log(max(high, _TINY))
+    last = math.log(max(last_low, _TINY)) - math.log(max(last_high, _TINY))
+    first = min(max(first, -_LOGIT_LIMIT), _LOGIT_LIMIT)
+    return first, min(max(last, first), _LOGIT_LIMIT)
+
+
+@_compile
+def _column(t: float, reach: float, rise: F64, drop: F64, centre: F64, slope: F64, ratio: F64, out: F64) -> float:
+    """Fill out[i] = ln F_i at grid point t; return their sum. `ratio` is scratch of the same length."""
+    n = len(out)
+    e = math.exp(-abs(t))
+    small = reach * e / (1.0 + e)
+    large = reach / (1.0 + e)
+    low = large if t > 0.0 else small
+    high = small if t > 0.0 else large
+    for i in range(n):
+        ratio[i] = max(low - rise[i], _TINY) / max(high - drop[i], _TINY)
+    bits = ratio.view(np.uint64)
+    out_bits = out.view(np.uint64)
+    for i in range(n):
+        out_bits[i] = (bits[i] >> np.uint64(52)) | np.uint64(0x4330000000000000)
+        bits[i] = (bits[i] & np.uint64(0x000FFFFFFFFFFFFF)) | np.uint64(0x3FF0000000000000)
+    for i in range(n):
+        half = ratio[i] > 1.4142135623730951
+        f = (0.5 * ratio[i] if half else ratio[i]) - 1.0
+        power = out[i] - (4503599627370496.0 + 1022.0 if half else 4503599627370496.0 + 1023.0)
+        s = f / (2.0 + f)
+        z = s * s
+        r = z * (0.1531383769920937332 + z * 0.1479819860511658591)
+        r = z * (0.2222219843214978396 + z * (0.1818357216161805012 + r))
+        r = z * (0.6666666666666735130 + z * (0.3999999999940941908 + z * (0.2857142874366239149 + r)))
+        w = ((s * (2.0 + r) + power * 0.6931471805599453) - centre[i]) * slope[i]
+        ratio[i] = (min(max(w, -7.9999999), 7.9999999) + _RANGE) * _STEPS
+    total = 0.0
+    for i in range(n):
+        piece = int(ratio[i])
+        u = ratio[i] - piece
+        out[i] = _LN_PHI[piece, 0] + u * (_LN_PHI[piece, 1] + u * (_LN_PHI[piece, 2] + u * _LN_PHI[piece, 3]))
+        total += out[i]
+    return total
+
+
+@_compile
+def _log_mean(log_a: float, log_b: float, a: float, b: float) -> float:
+    """Logarithmic mean of a ≤ b."""
+    rise = log_b - log_a
+    return (b - a) / rise if rise > 1e-5 else 0.5 * (a + b)
+
+
+@_compile
+def _moved(left: float, right: float, start: F64, mid: F64, end: F64) -> float:
+    """Total variation between a cell's shares and the sum of its halves'."""
+    even = 0.0
+    odd = 0.0
+    n = len(start)
+    for i in range(0, n - 1, 2):
+        even += abs(left * (mid[i] - start[i]) + right * (end[i] - mid[i]))
+        odd += abs(left * (mid[i + 1] - start[i + 1]) + right * (end[i + 1] - mid[i + 1]))
+    if n % 2 == 1:
+        even += abs(left * (mid[n - 1] - start[n - 1]) + right * (end[n - 1] - mid[n - 1]))
+    return 0.5 * (even + odd)
+
+
+@_compile
+def _hidden(mass_left: float, mass_right: float, start: F64, mid: F64, end: F64) -> float:
+    """Bound what one half may hide when it holds nearly all of the cell, so that halving moved nothing.
+
+    H varies by the mass of the half, so a share is off by at most mass·Δ ln F_i, and all but the largest sum to that of
+    the largest.
+    """
+    if max(mass_left, mass_right) < _LOPSIDED * (mass_left + mass_right):
+        return 0.0
+    a = start if mass_left > mass_right else mid
+    b = mid if mass_left > mass_right else end
+    total = 0.0
+    largest = 0.0
+    for i in range(len(a)):
+        total += b[i] - a[i]
+        largest = max(largest, b[i] - a[i])
+    return max(mass_left, mass_right) * min(total - largest, 1.0)
+
+
+@_compile
+def _integrate(
+    first: float,
+    last: float,
+    reach: float,
+    rise: F64,
+    drop: F64,
+    centre: F64,
+    slope: F64,
+    share: F64,
+    grid: F64,
+) -> tuple[float, int]:
+    """Add ∫ H d(ln F_i) to share[i]; record the grid; return H at its first point and the number of points.
+
+    Depth first, left to right: column 0 is the left edge, columns 1 … depth the right edges still to be reached.
+    """
+    count = len(share)
+    column = np.empty((_DEPTH + 2, count))
+    log_h = np.empty(_DEPTH + 2)
+    h = np.empty(_DEPTH + 2)
+    t = np.empty(_DEPTH + 2)
+    ratio = np.empty(count)
+    t[0] = first
+    log_h[0] = _column(first, reach, rise, drop, centre, slope, ratio, column[0])
+    h[0] = math.exp(log_h[0])
+    grid[0] = first
+    below = h[0]
+    points = 1
+    for cell in range(_CELLS):
+        depth = 1
+        t[1] = first + (last - first) * (cell + 1) / _CELLS
+        if cell == _CELLS - 1:
+            column[1] = 0.0  # past every upper quantile: rounding at a ceiling must not leave mass behind
+            log_h[1] = 0.0
+        else:
+            log_h[1] = _column(t[1], reach, rise, drop, centre, slope, ratio, column[1])
+        h[1] = math.exp(log_h[1])
+        grid[points] = t[1]
+        points += 1
+        while depth > 0:
+            weight = _log_mean(log_h[0], log_h[depth], h[0], h[depth])
+            left = right = weight
+            mid = depth
+            if h[depth] - h[0] > TOLERANCE and depth < _DEPTH and points < COLUMNS and count > 1:
+                mid = depth + 1
+                t[mid] = 0.5 * (t[0] + t[depth])
+                log_h[mid] = _column(t[mid], reach, rise, drop, centre, slope, ratio, column[mid])
+                h[mid] = math.exp(log_h[mid])
+                grid[points] = t[mid]
+                points += 1
+                left = _log_mean(log_h[0], log_h[mid], h[0], h[mid])
+                right = _log_mean(log_h[mid], log_h[depth], h[mid], h[depth])
+                moved = _moved(left - weight, right - weight, column[0], column[mid], column[depth])
+                hidden = _hidden(h[mid] - h[0], h[depth] - h[mid], column[0], column[mid], column[depth])
+                if max(moved, hidden) > TOLERANCE:
+                    depth = mid
+                    continue
+            for i in range(count):
+                share[i] += left * (column[mid, i] - column[0, i]) + right * (column[depth, i] - column[mid, i])
+                column[0, i] = column[depth, i]
+            t[0] = t[depth]
+            log_h[0] = log_h[depth]
+            h[0] = h[depth]
+            depth -= 1
+    return below, points
+
+
+@_compile
+def _share_point(
+    prob: F64, mean: F32, sd: F32, gain: F64, shift: F64, scale: float, point: float, with_none: bool, mass: float
+) -> None:
+    """Split the mass of the best point among the candidates (and none) that sit on it."""
+    n = len(mean)
+    tied = np.zeros(n + 1, np.bool_)
+    count = 0
+    for i in range(n):
+        narrow = not (gain[i] > 0.0 and np.float64(sd[i]) * scale > POINT_SD)
+        if narrow and _utility(np.float64(mean[i]), gain[i], shift[i]) == point:
+            tied[i] = True
+            count += 1
+    if with_none and point == 0.0:
+        tied[n] = True
+        count += 1
+    for i in range(n + 1):
+        if tied[i]:
+            prob[i] = mass / count
+
+
+@_compile
+def selection_on_grid(
+    mean: F32, sd: F32, gain: F64, shift: F64, scale: float, with_none: bool, grid: F64
+) -> tuple[F64, int]:
+    """Compute `selection`; record the utilities of its grid points, unsorted, in grid float64[GRID]; return how many.
+
+    Kept apart for the reference twin, which integrates on the same points.
+    """
+    n = len(mean)
+    prob = np.zeros(n + 1)
+    live, point, start = _contenders(mean, sd, gain, shift, scale, 0.0 if with_none else -np.inf)
+    count = len(live)
+    below = 1.0
+    points = 0
+    if count > 0:
+        ref = live[0]
+        for i in live:
+            higher = shift[i] + gain[i] - (shift[ref] + gain[ref])
+            if higher > 0.0 or (higher == 0.0 and gain[i] > gain[ref]):
+                ref = i
+        rise = np.empty(count)
+        drop = np.empty(count)
+        centre = np.empty(count)
+        slope = np.empty(count)
+        for k in range(count):
+            i = live[k]
+            rise[k] = shift[i] - shift[ref]
+            drop[k] = (shift[ref] + gain[ref]) - (shift[i] + gain[i])
+            centre[k] = mean[i]
+            slope[k] = 1.0 / (np.float64(sd[i]) * scale)
+        first, last = _ends(live, mean, sd, gain, shift, scale, point, ref)
+        share = np.zeros(count)
+        below, points = _integrate(first, last, gain[ref], rise, drop, centre, slope, share, grid)
+        for k in range(count):
+            prob[live[k]] = max(share[k], 0.0)
+        for g in range(points):
+            grid[g] = _utility(grid[g], gain[ref], shift[ref])
+    if start == point and point > -np.inf:
+        _share_point(prob, mean, sd, gain, shift, scale, point, with_none, below)
+    total = prob.sum()
+    if total > 0.0:
+        prob /= total
+    else:
+        for i in live:
+            prob[i] = 1.0 / count
+    return prob, points
+
+
+@_compile
+def selection(mean: F32, sd: F32, gain: F64, shift: F64, scale: float, with_none: bool) -> F64:
+    """Compute the probability that each candidate's sampled utility is the largest: exact Thompson sampling.
+
+    Parameters
+    ----------
+    mean, sd
+        float32[n], logit of the response: z_i ~ N(mean_i, (scale·sd_i)²).
+    gain, shift
+        float64[n], utility = gain·σ(z) + shift; gain ≥ 0.
+    scale
+        ≥ 0, multiplies sd: 1 is Thompson sampling, 0 chooses the best mean.
+    with_none
+        Whether none competes, a point mass at utility 0.
+
+    Returns
+    -------
+    float64[n + 1], index n is none; sums to 1 (to 0 when there is nothing to choose). Candidates without spread
+    (gain 0, sd 0) are point masses; equal best point masses share equally.
+
+    Notes
+    -----
+    Total variation to the exact distribution stays below 0.003; 15 to 45 µs for n = 50, by how many can win.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> two = np.zeros(2, np.float32), np.ones(2, np.float32), np.ones(2), np.zeros(2)
+    >>> selection(*two, 1.0, False).round(3).tolist()
+    [0.5, 0.5, 0.0]
+    """
+    prob: F64 = selection_on_grid(mean, sd, gain, shift, scale, with_none, np.empty(GRID))[0]
+    return prob
+
+
+@_compile
+def with_floor(prob: F64, floor: float, with_none: bool) -> F64:
+    """Mix a distribution with the uniform one: (1 − floor)·prob + floor/count over what may be chosen.
+
+    Parameters
+    ----------
+    prob
+        float64[n + 1], from `selection`.
+    floor
+        0..1, the share chosen uniformly.
+    with_none
+        Whether none may be chosen; then it gets its share too.
+
+    Returns
+    -------
+    float64[n + 1]
+    """
+    n = len(prob) - 1
+    count = n + 1 if with_none else n
+    out = np.zeros(n + 1)
+    for i in range(count):
+        out[i] = (1.0 - floor) * prob[i] + floor / count
+    return out
+
+
+@_compile
+def draw(prob: F64, u: float) -> int:
+    """Draw an index by the inverse distribution function.
+
+    Parameters
+    ----------
+    prob
+        float64[n], sums to 1 up to rounding.
+    u
+        0..1, the uniform; both ends are safe.
+
+    Returns
+    -------
+    int, always an index of positive probability; −1 when there is none.
+    """
+    chosen = -1
+    total = 0.0
+    for i in range(len(prob)):
+        if prob[i] > 0.0:
+            chosen = i
+            total += prob[i]
+            if u < total:
+                break
+    return chosen
+
+
+@_compile
+def choose(
+    mean: F32,
+    sd: F32,
+    gain: F64,
+    shift: F64,
+    scale: float,
+    floor: float,
+    with_none: bool,
+    uniforms: F64,
+    chosen: I32,
+    propensity: F64,
+) -> F64:
+    """Fill slots one after another without replacement; return the distribution of slot 0.
+
+    Parameters
+    ----------
+    mean, sd, gain, shift, scale, with_none
+        As in `selection`.
+    floor
+        As in `with_floor`.
+    uniforms
+        float64[slots].
+    chosen
+        int32[slots], overwritten: row of the candidate, −1 for none.
+    propensity
+        float64[slots], overwritten: probability of the choice given the slots before it.
+
+    Returns
+    -------
+    float64[n + 1], the distribution slot 0 was drawn from.
+    """
+    n = len(mean)
+    chosen[:] = -1
+    propensity[:] = 1.0
+    first: F64 = with_floor(selection(mean, sd, gain, shift, scale, with_none), floor, with_none)
+    prob = first
+    left = np.arange(n)
+    for slot in range(len(uniforms)):
+        if slot > 0:
+            if len(left) == 0:
+                break
+            prob = with_floor(
+                selection(mean[left], sd[left], gain[left], shift[left], scale, with_none), floor, with_none
+            )
+        at = draw(prob, uniforms[slot])
+        if at < 0:
+            break
+        propensity[slot] = prob[at]
+        if at == len(left):
+            break
+        chosen[slot] = left[at]
+        left = np.delete(left, at)
+    return first
+
+
+def warm_up() -> None:
+    """Compile (or load from the cache) every kernel with the types that are served; a process is not ready before."""
+    x = np.ones(2, np.float32)
+    rows = np.zeros(2, np.int32)
+    wide = np.zeros((1, 2), np.float32)
+    mean, sd, points = (np.zeros(2, np.float32) for _ in range(3))
+    score(x, wide, np.ones((1, 3), np.float32), wide, rows, mean, sd, points)
+    gain, shift = utility_factors(sd, sd, sd, points, 1.0, 0.0)
+    response_probability(mean, sd)
+    with_floor(selection(mean, sd, gain, shift, 1.0, True), 0.0, True)
+    draw(np.ones(1), 0.5)
+    choose(mean, sd, gain, shift, 1.0, 0.0, True, np.zeros(2), np.zeros(2, np.int32), np.zeros(2))

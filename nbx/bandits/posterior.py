@@ -1,0 +1,284 @@
+"""A Gaussian posterior in natural parameters, the prior kept apart from the evidence.
+
+Λ = Λ0 + Λs and η = η0 + ηs, where Λs and ηs are sums of sites (τ x xᵀ, ν x). Because the prior is separate,
+
+- forgetting is Λs ← γΛs, ηs ← γηs: exactly Λ ← γΛ + (1 − γ)Λ0;
+- late truth subtracts the old site times γ^age and adds the true one at the same age;
+- merging adds; the prior can be swapped at any time.
+
+The sums are exact (up to rounding) for any order and any γ. Mean and covariance are derived: rank-one updates in
+between, Cholesky every `refresh_every` updates. A rank-one update cannot express forgetting, so `refresh_every` shrinks
+until at most `DECAY_SLACK` of the evidence has been forgotten between two refreshes. A logistic site keeps the point at
+which it was linearised; what is exact for it is the sum of the sites on record.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Self
+
+import msgspec
+import numpy as np
+
+from nbx.bandits import kernels_learning
+
+if TYPE_CHECKING:
+    from nbx.bandits.kernels import F64
+
+REFRESH_EVERY = 256
+"""Rank-one updates between two Cholesky refreshes: rounding stays below 1e-10, the cost below a tenth of an update."""
+DECAY_SLACK = 0.02
+"""Share of the evidence that may be forgotten before mean and covariance notice."""
+
+
+class Site(msgspec.Struct, frozen=True, kw_only=True):
+    """What one observation added: τ x xᵀ to the precision, ν x to the natural mean."""
+
+    tau: float
+    """≥ 0; 0 is no evidence."""
+    nu: float
+    weight: float
+    """Evidence it counted for, in observations."""
+    age_index: int
+    """Observations of the posterior when it was learned, itself included."""
+
+
+class PosteriorState(msgspec.Struct, frozen=True, kw_only=True):
+    """A posterior as plain data; matrices are float64 upper triangles by rows."""
+
+    d: int
+    prior_precision: float
+    forgetting: float
+    observations: int
+    evidence: float
+    updates_since_refresh: int
+    sites_precision: bytes
+    sites_mean: bytes
+    mean: bytes
+    cov: bytes
+    prior: bytes
+    """Empty while nothing was pooled."""
+    prior_eta: bytes
+
+
+def pack_upper(matrix: F64) -> F64:
+    """Return the upper triangle by rows of float64[d, d] as float64[d(d+1)/2].
+
+    Examples
+    --------
+    >>> pack_upper(np.array([[1.0, 2.0], [2.0, 3.0]])).tolist()
+    [1.0, 2.0, 3.0]
+    """
+    return matrix[np.triu_indices(len(matrix))]
+
+
+def _unpack_upper(data: bytes, d: int) -> F64:
+    matrix = np.zeros((d, d))
+    matrix[np.triu_indices(d)] = np.frombuffer(data)
+    return np.asarray(np.triu(matrix) + np.triu(matrix, 1).T)
+
+
+class Posterior:
+    """Gaussian weights w with prior N(0, I/λ), learned one site at a time.
+
+    Parameters
+    ----------
+    d
+        Number of columns, ≥ 0.
+    prior_precision
+        λ > 0.
+    forgetting
+        γ in (0, 1]: how much of the evidence each observation leaves.
+
+    Examples
+    --------
+    >>> posterior = Posterior(2, prior_precision=4.0)
+    >>> posterior.predict(np.array([1.0, 0.0]))
+    (0.0, 0.25)
+    >>> site = posterior.learn_linear(np.array([1.0, 0.0]), 5.0)
+    >>> posterior.predict(np.array([1.0, 0.0]))
+    (1.0, 0.2)
+    >>> posterior.unlearn(np.array([1.0, 0.0]), site)
+    >>> posterior.predict(np.array([1.0, 0.0]))
+    (0.0, 0.25)
+    """
+
+    def __init__(self, d: int, *, prior_precision: float = 1.0, forgetting: float = 1.0) -> None:
+        if not (prior_precision > 0.0 and math.isfinite(prior_precision)):
+            raise ValueError(f"prior_precision: {prior_precision} is not a positive number")
+        if not 0.0 < forgetting <= 1.0:
+            raise ValueError(f"forgetting: {forgetting} is not in (0, 1]")
+        self.d = d
+        self.prior_precision = prior_precision
+        self.forgetting = forgetting
+        self.refresh_every = REFRESH_EVERY
+        if forgetting < 1.0:
+            self.refresh_every = max(1, min(REFRESH_EVERY, int(math.log1p(-DECAY_SLACK) / math.log(forgetting))))
+        self.observations = 0
+        self.evidence = 0.0
+        self.updates_since_refresh = 0
+        self.sites_precision = np.zeros((d, d))
+        self.sites_mean = np.zeros(d)
+        self.mean = np.zeros(d)
+        self.cov = np.eye(d) / prior_precision
+        self._prior: F64 | None = None
+        self._prior_eta: F64 | None = None
+
+    def predict(self, x: F64) -> tuple[float, float]:
+        """Compute mean and variance of x·w for x float64[d]."""
+        m, q = kernels_learning.project(x, self.mean, self.cov, np.empty(self.d))
+        return float(m), float(q)
+
+    def learn_logistic(self, x: F64, y: float, weight: float = 1.0, *, replaces: Site | None = None) -> Site:
+        """Learn one yes/no answer.
+
+        Parameters
+        ----------
+        x
+            float64[d], finite.
+        y
+            0..1.
+        weight
+            ≥ 0; 0 changes nothing.
+        replaces
+            The site this observation left when it was first learned; it is subtracted and this one takes its age.
+
+        Raises
+        ------
+        ValueError
+            When x, y or weight is not finite or out of range; nothing was learned then.
+        """
+        if not 0.0 <= y <= 1.0:
+            raise ValueError(f"y: {y} is not in 0..1")
+        return self._learn(x, y, weight, None, replaces)
+
+    def learn_linear(
+        self, x: F64, y: float, weight: float = 1.0, *, noise_precision: float = 1.0, replaces: Site | None = None
+    ) -> Site:
+        """Learn one number y = x·w + noise; parameters as in `learn_logistic`, noise_precision > 0 is 1/variance."""
+        if not math.isfinite(y):
+            raise ValueError(f"y: {y} is not a finite number")
+        return self._learn(x, y, weight, noise_precision, replaces)
+
+    def _learn(self, x: F64, y: float, weight: float, noise_precision: float | None, replaces: Site | None) -> Site:
+        self._check(x)
+        if not (weight >= 0.0 and math.isfinite(weight)):
+            raise ValueError(f"weight: {weight} is not a finite number ≥ 0")
+        if replaces is not None:
+            self.unlearn(x, replaces)
+        if weight == 0.0:
+            return Site(tau=0.0, nu=0.0, weight=0.0, age_index=self.observations)
+        keep, decay, age_index = self.forgetting, 1.0, self.observations + 1
+        if replaces is not None:
+            keep, decay, age_index = 1.0, self._decay(replaces), replaces.age_index
+        state = (keep, decay, self.sites_precision, self.sites_mean, self.mean, self.cov)
+        if noise_precision is None:
+            tau, nu = kernels_learning.learn_logistic(x, y, weight, *state)
+        else:
+            tau, nu = kernels_learning.learn_linear(x, y, weight * noise_precision, *state)
+        if math.isnan(tau):
+            raise ValueError("x: not finite, or too large to square")
+        self.evidence = keep * self.evidence + decay * weight
+        self.observations = max(self.observations, age_index)
+        self._count_update()
+        return Site(tau=tau, nu=nu, weight=weight, age_index=age_index)
+
+    def unlearn(self, x: F64, site: Site) -> None:
+        """Subtract what is left of a site: γ^age of it, age in observations."""
+        self._check(x)
+        if site.tau == 0.0 and site.nu == 0.0:
+            return
+        decay = self._decay(site)
+        tau, nu = site.tau * decay, site.nu * decay
+        status = kernels_learning.subtract_site(x, tau, nu, self.sites_precision, self.sites_mean, self.mean, self.cov)
+        if status < 0:
+            raise ValueError("x: not finite, or too large to square")
+        self.evidence = max(self.evidence - decay * site.weight, 0.0)
+        if status > 0:
+            self._count_update()
+        else:
+            self.refresh()
+
+    def merge(self, other: Posterior) -> None:
+        """Add the evidence of another posterior with the same prior; exact without forgetting."""
+        if (other.d, other.prior_precision, other.forgetting) != (self.d, self.prior_precision, self.forgetting):
+            raise ValueError("other: differs in columns, prior_precision or forgetting")
+        self.sites_precision += other.sites_precision
+        self.sites_mean += other.sites_mean
+        self.evidence += other.evidence
+        self.observations += other.observations
+        self.refresh()
+
+    def swap_prior(self, precision: F64, eta: F64) -> None:
+        """Replace what the prior holds beyond λI: precision float64[d, d] ≥ 0 and eta float64[d]."""
+        self._prior, self._prior_eta = precision, eta
+        self.refresh()
+
+    def grow(self, d: int) -> None:
+        """Add columns, at their prior; a smaller d changes nothing."""
+        more = d - self.d
+        if more <= 0:
+            return
+        self.sites_precision = np.pad(self.sites_precision, (0, more))
+        self.sites_mean = np.pad(self.sites_mean, (0, more))
+        self.mean = np.pad(self.mean, (0, more))
+        self.cov = np.pad(self.cov, (0, more))
+        np.fill_diagonal(self.cov[self.d :, self.d :], 1.0 / self.prior_precision)
+        if self._prior is not None and self._prior_eta is not None:
+            self._prior = np.pad(self._prior, (0, more))
+            self._prior_eta = np.pad(self._prior_eta, (0, more))
+        self.d = d
+
+    def refresh(self) -> None:
+        """Derive mean and covariance from the natural parameters by Cholesky."""
+        prior = np.zeros((self.d, self.d)) if self._prior is None else self._prior
+        prior_eta = np.zeros(self.d) if self._prior_eta is None else self._prior_eta
+        kernels_learning.refresh(
+            self.prior_precision, prior, prior_eta, self.sites_precision, self.sites_mean, self.mean, self.cov
+        )
+        self.updates_since_refresh = 0
+
+    def encode(self) -> PosteriorState:
+        """Return everything a bit-identical continuation needs."""
+        return PosteriorState(
+            d=self.d,
+            prior_precision=self.prior_precision,
+            forgetting=self.forgetting,
+            observations=self.observations,
+            evidence=self.evidence,
+            updates_since_refresh=self.updates_since_refresh,
+            sites_precision=pack_upper(self.sites_precision).tobytes(),
+            sites_mean=self.sites_mean.tobytes(),
+            mean=self.mean.tobytes(),
+            cov=pack_upper(self.cov).tobytes(),
+            prior=b"" if self._prior is None else pack_upper(self._prior).tobytes(),
+            prior_eta=b"" if self._prior_eta is None else self._prior_eta.tobytes(),
+        )
+
+    @classmethod
+    def decode(cls, state: PosteriorState) -> Self:
+        """Rebuild a posterior from `encode`."""
+        posterior = cls(state.d, prior_precision=state.prior_precision, forgetting=state.forgetting)
+        posterior.observations = state.observations
+        posterior.evidence = state.evidence
+        posterior.updates_since_refresh = state.updates_since_refresh
+        posterior.sites_precision = _unpack_upper(state.sites_precision, state.d)
+        posterior.sites_mean = np.frombuffer(state.sites_mean).copy()
+        posterior.mean = np.frombuffer(state.mean).copy()
+        posterior.cov = _unpack_upper(state.cov, state.d)
+        if state.prior:
+            posterior._prior = _unpack_upper(state.prior, state.d)
+            posterior._prior_eta = np.frombuffer(state.prior_eta).copy()
+        return posterior
+
+    def _check(self, x: F64) -> None:
+        if x.shape != (self.d,):
+            raise ValueError(f"x: shape {x.shape} where ({self.d},) is expected")
+
+    def _decay(self, site: Site) -> float:
+        return float(self.forgetting ** max(self.observations - site.age_index, 0))
+
+    def _count_update(self) -> None:
+        self.updates_since_refresh += 1
+        if self.updates_since_refresh >= self.refresh_every:
+            self.refresh()

@@ -1,0 +1,190 @@
+"""Models as served: immutable arrays, published by the learner, aligned to a plan when a worker swaps them in.
+
+A snapshot names its columns and actions; a plan has its own. `bind` aligns the two by name, once per swap, so a release
+may add or drop columns and actions without retraining: a column the model never saw is at its prior and uncorrelated, a
+column the plan dropped is marginalised (for a Gaussian: left out), an action never seen takes its group's pooled
+posterior.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nbx.bandits.kernels import F32
+
+FORMAT = "nbx-snapshot/1"
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """Every model at one step of the fold; arrays are little-endian float32 bytes, by rows."""
+
+    format: str = FORMAT
+    version: int
+    """≥ 1, counts snapshots."""
+    step: int
+    """Observations folded."""
+    columns: list[str]
+    actions: list[str]
+    groups: list[str]
+    """Group of each action."""
+    mean: bytes
+    """float32[K, d]"""
+    cov_packed: bytes
+    """float32[K, d(d+1)/2], upper triangles by rows."""
+    experience: bytes
+    """float32[K, d], weights of the experience model."""
+    evidence: list[float]
+    """Observations behind each action, after forgetting."""
+    group_names: list[str]
+    group_mean: bytes
+    """float32[G, d]: the pooled posterior of an action of this group that was never seen."""
+    group_cov: bytes
+    group_experience: bytes
+    prior_precision: float
+
+
+@dataclass(frozen=True, slots=True)
+class BoundModel:
+    """A snapshot aligned to a plan: contiguous arrays, row k is the plan's action k."""
+
+    mean: F32
+    """float32[K, d]"""
+    cov_packed: F32
+    """float32[K, d(d+1)/2]"""
+    experience: F32
+    """float32[K, d]"""
+    evidence: F32
+    """float32[K], 0 for an action never seen."""
+    version: int
+    """Of the snapshot; 0 is the prior."""
+    step: int
+
+
+def encode(snapshot: Snapshot) -> bytes:
+    """Encode as MessagePack."""
+    return msgspec.msgpack.encode(snapshot)
+
+
+def decode_snapshot(data: bytes) -> Snapshot:
+    """Decode and check every shape.
+
+    Raises
+    ------
+    ValueError
+        When the bytes are not a snapshot, of another format, or an array does not fit its columns and actions.
+    """
+    try:
+        snapshot = msgspec.msgpack.decode(data, type=Snapshot)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"snapshot: not readable: {error}") from error
+    if snapshot.format != FORMAT:
+        raise ValueError(f"snapshot: format {snapshot.format!r}, this version reads {FORMAT!r}")
+    d, actions, groups = len(snapshot.columns), len(snapshot.actions), len(snapshot.group_names)
+    packed = d * (d + 1) // 2
+    expected = {
+        "mean": actions * d,
+        "cov_packed": actions * packed,
+        "experience": actions * d,
+        "group_mean": groups * d,
+        "group_cov": groups * packed,
+        "group_experience": groups * d,
+    }
+    for name, count in expected.items():
+        size = len(getattr(snapshot, name))
+        if size != 4 * count:
+            raise ValueError(f"snapshot: {name} has {size} bytes where {4 * count} are expected")
+    if len(snapshot.groups) != actions or len(snapshot.evidence) != actions:
+        raise ValueError("snapshot: groups and evidence need one entry per action")
+    return snapshot
+
+
+def bind(
+    snapshot: Snapshot | None,
+    columns: Sequence[str],
+    actions: Sequence[str],
+    groups: Sequence[str],
+    prior_precision: float = 1.0,
+) -> BoundModel:
+    """Align a snapshot to a plan.
+
+    Parameters
+    ----------
+    snapshot
+        None: everything is at the prior, version 0.
+    columns, actions
+        The plan's, in its order.
+    groups
+        Group of each action.
+    prior_precision
+        λ when there is no snapshot; a snapshot brings its own.
+
+    Examples
+    --------
+    >>> model = bind(None, ["one", "age"], ["offer"], ["offers"], prior_precision=2.0)
+    >>> model.cov_packed.tolist(), model.version
+    ([[0.5, 0.0, 0.5]], 0)
+    """
+    if len(actions) != len(groups):
+        raise ValueError(f"groups: {len(groups)} given for {len(actions)} actions")
+    d, count = len(columns), len(actions)
+    upper = np.triu_indices(d)
+    ridge = prior_precision if snapshot is None else snapshot.prior_precision
+    mean = np.zeros((count, d), np.float32)
+    experience = np.zeros((count, d), np.float32)
+    evidence = np.zeros(count, np.float32)
+    cov = np.tile((np.eye(d, dtype=np.float32) / np.float32(ridge))[upper], (count, 1))
+    if snapshot is None:
+        return BoundModel(mean=mean, cov_packed=cov, experience=experience, evidence=evidence, version=0, step=0)
+    source = _Rows(snapshot)
+    known = {name: k for k, name in enumerate(snapshot.columns)}
+    at = np.array([known.get(name, -1) for name in columns], np.int64)
+    here = np.flatnonzero(at >= 0)
+    there = at[here]
+    both = (at[upper[0]] >= 0) & (at[upper[1]] >= 0)
+    packed = source.packed_index[at[upper[0]][both], at[upper[1]][both]]
+    for k, (action, group) in enumerate(zip(actions, groups, strict=True)):
+        row = source.row(action, group)
+        if row is None:
+            continue
+        mean[k, here] = source.mean[row, there]
+        experience[k, here] = source.experience[row, there]
+        cov[k, both] = source.cov[row, packed]
+        evidence[k] = source.evidence[row]
+    return BoundModel(
+        mean=mean,
+        cov_packed=cov,
+        experience=experience,
+        evidence=evidence,
+        version=snapshot.version,
+        step=snapshot.step,
+    )
+
+
+class _Rows:
+    """A snapshot's actions, then its groups, as rows."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        d = len(snapshot.columns)
+        packed = d * (d + 1) // 2
+        self.mean = np.frombuffer(snapshot.mean + snapshot.group_mean, "<f4").reshape(-1, d)
+        self.experience = np.frombuffer(snapshot.experience + snapshot.group_experience, "<f4").reshape(-1, d)
+        self.cov = np.frombuffer(snapshot.cov_packed + snapshot.group_cov, "<f4").reshape(-1, packed)
+        self.evidence = snapshot.evidence + [0.0] * len(snapshot.group_names)
+        self.packed_index = np.zeros((d, d), np.int64)
+        upper = np.triu_indices(d)
+        self.packed_index[upper] = np.arange(packed)
+        self.packed_index.T[upper] = np.arange(packed)
+        self._actions = {name: k for k, name in enumerate(snapshot.actions)}
+        self._groups = {name: k for k, name in enumerate(snapshot.group_names, start=len(snapshot.actions))}
+
+    def row(self, action: str, group: str) -> int | None:
+        """Where an action's model is: its own, else its group's, else nowhere."""
+        row = self._actions.get(action)
+        return self._groups.get(group) if row is None else row

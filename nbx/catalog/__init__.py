@@ -1,0 +1,1 @@
+"""What the company may do: the declared catalog, its checks, releases and the compiled plan."""

@@ -1,0 +1,433 @@
+"""The command line: thin over the HTTP face, except for what runs or mends the service itself.
+
+Exit codes: 0 good, 1 the thing checked or done is bad, 2 wrong use or nothing could be started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import typer
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from rich.console import Console
+from rich.table import Table
+
+from nbx.clock import SystemClock
+from nbx.errors import NbxError, SetupError, Unavailable
+from nbx.settings import Settings, load_settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Real-time next-best-experience decisioning.")
+catalog_app = typer.Typer(no_args_is_help=True, help="Check and publish what the company may do.")
+decisions_app = typer.Typer(no_args_is_help=True, help="Look into decisions.")
+customer_app = typer.Typer(no_args_is_help=True, help="Look at a customer.")
+keys_app = typer.Typer(no_args_is_help=True, help="API keys (works on Redis directly).")
+app.add_typer(catalog_app, name="catalog")
+app.add_typer(decisions_app, name="decisions")
+app.add_typer(customer_app, name="customer")
+app.add_typer(keys_app, name="keys")
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Url = Annotated[str, typer.Option("--url", help="URL of the service; default: this machine's, from the settings.")]
+SAMPLE = "examples/retail_bank.yaml"
+T = TypeVar("T")
+
+
+def main() -> None:
+    """Run the command line; errors are told in words and end with their exit code."""
+    try:
+        app()
+    except SetupError as error:
+        err.print(str(error), markup=False)
+        sys.exit(2)
+    except NbxError as error:
+        err.print(_told(error), markup=False)
+        sys.exit(1)
+
+
+def _told(error: NbxError) -> str:
+    place = f"{error.field}: " if error.field else ""
+    faults = getattr(error, "faults", ())
+    lines = [f"{error.code}: {place}{error.message}"]
+    for fault in faults:
+        at = f"{fault['line']}:{fault.get('column', 0)} " if fault.get("line") else ""
+        lines.append(f"  {at}{fault.get('field', '')}: {fault['detail']}")
+    return "\n".join(lines)
+
+
+def _settings() -> Settings:
+    return load_settings(os.environ)
+
+
+def _client(url: str) -> Any:
+    from nbx.client import Client, stored_key
+
+    settings = _settings()
+    return Client(url or settings.url, stored_key(settings))
+
+
+def _show(value: Any) -> None:
+    out.print_json(msgspec.json.encode(value).decode())
+
+
+# Processes
+
+
+@app.command()
+def up(
+    catalog: Annotated[Path | None, typer.Option(help="Publish this catalog at the first start.")] = None,
+) -> None:
+    """Run everything on this machine: embedded Redis, api workers, learner, keeper."""
+    from nbx.runtime.up import up as run_up
+
+    settings = _settings()
+    code = asyncio.run(run_up(settings, catalog=catalog, on_ready=lambda: _first_start(settings, catalog)))
+    raise typer.Exit(code)
+
+
+async def _first_start(settings: Settings, catalog: Path | None) -> None:
+    """Make the first API key and publish the given catalog, where there are none; say where everything is."""
+    from nbx.api.auth import create_key, list_keys
+    from nbx.catalog.parse import parse_catalog
+    from nbx.catalog.releases import current_number, publish
+    from nbx.client import KEY_FILE, store_key
+
+    clock = SystemClock()
+    redis = Redis.from_url(settings.effective_redis_url)
+    try:
+        if settings.auth == "keys" and not await list_keys(redis):
+            key, _ = await create_key(redis, "first", ["admin"], clock.now_ms())
+            path = store_key(settings, key)
+            err.print(f"API key (shown once; the command line finds it in {path}): {key}", markup=False)
+        release = await current_number(redis)
+        if catalog is not None and release == 0:
+            parsed = parse_catalog(catalog.read_text(), source=str(catalog))
+            published = await publish(
+                redis, parsed, author="nbx up", note=f"first start with {catalog.name}", at_ms=clock.now_ms()
+            )
+            release = published.number
+    finally:
+        await redis.aclose()
+    err.print(f"nbx runs: {settings.url} (page, HTTP), {settings.host}:{settings.grpc_port} (gRPC)", markup=False)
+    if release == 0:
+        err.print(f"no catalog is published yet: nbx catalog publish {SAMPLE}", markup=False)
+    if settings.auth == "keys" and not (settings.data_dir / KEY_FILE).is_file():
+        err.print("calls need an API key: nbx keys create NAME --scope admin", markup=False)
+
+
+@app.command()
+def api() -> None:
+    """Run one api process (HTTP and gRPC)."""
+    from nbx.api.server import serve
+
+    _run_process(serve)
+
+
+@app.command()
+def learner() -> None:
+    """Run a learner; one is active, others wait."""
+    from nbx.runtime.learner_process import learn
+
+    _run_process(learn)
+
+
+@app.command()
+def keeper() -> None:
+    """Run a keeper; one is active, others wait."""
+    from nbx.runtime.keeper_process import keep
+
+    _run_process(keep)
+
+
+def _run_process(main: Callable[[Settings], Any]) -> None:
+    from nbx.runtime.process import run, start_logging
+
+    settings = _settings()
+    start_logging(settings)
+    raise typer.Exit(run(main(settings)))
+
+
+@app.command("warm-up", hidden=True)
+def warm_up() -> None:
+    """Compile the kernels, so that processes start fast."""
+    from nbx.bandits import kernels
+
+    kernels.warm_up()
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Say what is wrong with this installation, in words."""
+    from nbx.runtime.doctor import examine
+
+    checks = asyncio.run(examine(_settings()))
+    if as_json:
+        _show(checks)
+    else:
+        marks = {"good": "[green]good[/]", "warning": "[yellow]warning[/]", "bad": "[red]bad[/]"}
+        table = Table("", "", "", show_header=False, box=None)
+        for check in checks:
+            table.add_row(marks[check.status], check.name, check.words)
+        out.print(table)
+    raise typer.Exit(1 if any(check.status == "bad" for check in checks) else 0)
+
+
+@app.command()
+def demo(
+    seconds: Annotated[float, typer.Option(min=5, max=600, help="How long customers come.")] = 70.0,
+    customers: Annotated[int, typer.Option(min=50, max=100_000)] = 1500,
+    seed: int = 7,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave it running afterwards.")] = False,
+    catalog: Annotated[Path, typer.Option(help="Catalog to play with.")] = Path(SAMPLE),
+) -> None:
+    """Start everything, send simulated customers of a small bank, and show what nbx learned."""
+    from nbx.demo.play import play
+
+    raise typer.Exit(asyncio.run(play(_settings(), catalog, seconds, customers, seed, keep=keep, console=out)))
+
+
+@app.command()
+def backtest(
+    data: Annotated[Path, typer.Argument(help="CSV (also .gz) or Parquet file of a randomised log.")],
+    spec: Annotated[Path, typer.Option(help="How its columns map to features, actions and the outcome.")],
+    url: Annotated[str, typer.Option(help="Use this service instead of starting a private one.")] = "",
+    grpc: Annotated[str, typer.Option(hidden=True)] = "",
+    rows: Annotated[int, typer.Option(min=0, help="Use only so many rows; 0: all.")] = 0,
+    seed: int = 7,
+    as_json: AsJson = False,
+) -> None:
+    """Run logged, randomised data through the live decision path and compare with uniform and single actions."""
+    from nbx.backtest.run import backtest as run_backtest
+
+    result = asyncio.run(run_backtest(data, spec, url=url, rows=rows, seed=seed, console=err))
+    if as_json:
+        _show(result)
+    else:
+        out.print(result.table())
+
+
+# Catalog
+
+
+@catalog_app.command("check")
+def catalog_check(file: Path, as_json: AsJson = False) -> None:
+    """Check a catalog file: every fault with line, column and field."""
+    from nbx.catalog.lint import lint_catalog
+    from nbx.catalog.parse import CatalogFaults, parse_catalog
+    from nbx.catalog.plan import Plan
+
+    try:
+        catalog = parse_catalog(_read_text(file), source=str(file))
+    except CatalogFaults as error:
+        if as_json:
+            _show({"faults": error.findings})
+        else:
+            err.print(str(error), markup=False)
+        raise typer.Exit(1) from None
+    warnings = lint_catalog(catalog)
+    if as_json:
+        _show({"faults": [], "warnings": warnings})
+        return
+    for warning in warnings:
+        out.print(f"warning: {warning}", markup=False)
+    out.print(
+        f"{file}: good. {len(catalog.actions)} actions, {len(catalog.placements)} placements, "
+        f"{len(catalog.features)} features in {len(Plan(catalog, 0).layout.columns)} columns"
+    )
+
+
+@catalog_app.command("publish")
+def catalog_publish(
+    file: Path,
+    note: Annotated[str, typer.Option(help="What changed and why.")] = "",
+    base: Annotated[
+        int | None, typer.Option(help="Release the draft started from; refused when it is not in force.")
+    ] = None,
+    url: Url = "",
+) -> None:
+    """Check a catalog and put it in force."""
+    published = _client(url).call(
+        "POST", "/v1/catalog/releases", content=_read_text(file).encode(), note=note, base=base
+    )
+    for warning in published["warnings"]:
+        err.print(f"warning: {warning}", markup=False)
+    out.print(f"release {published['release']} of {published['catalog']} is in force")
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SetupError(f"{file} cannot be read: {error}") from error
+
+
+# Data plane
+
+
+@app.command()
+def decide(
+    customer: str,
+    placement: str,
+    slots: int = 1,
+    context: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, any number of times.")] = None,
+    preview: Annotated[bool, typer.Option("--preview", help="Leave no trace.")] = False,
+    explain: Annotated[str, typer.Option(help="none, reasons or full")] = "reasons",
+    url: Url = "",
+) -> None:
+    """Ask for a decision."""
+    body = {
+        "customer_id": customer,
+        "placement": placement,
+        "slots": slots,
+        "context": dict(_assignment(text) for text in context or ()),
+        "mode": "preview" if preview else "live",
+        "explain": explain,
+    }
+    _show(_client(url).call("POST", "/v1/decisions", json=body))
+
+
+@app.command()
+def event(
+    kind: Annotated[str, typer.Argument(metavar="TYPE")],
+    decision: Annotated[str, typer.Option(help="Decision it belongs to.")] = "",
+    slot: int = 0,
+    customer: str = "",
+    by: str = "customer",
+    cause: str = "",
+    reason: str = "",
+    prop: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, any number of times.")] = None,
+    event_id: Annotated[str, typer.Option(help="Default: a new one.")] = "",
+    url: Url = "",
+) -> None:
+    """Record an event."""
+    import uuid
+
+    row = {
+        "event_id": event_id or uuid.uuid4().hex,
+        "type": kind,
+        "decision_id": decision,
+        "slot": slot,
+        "customer_id": customer,
+        "by": by,
+        "cause": cause,
+        "reason": reason,
+        "properties": dict(_assignment(text) for text in prop or ()),
+    }
+    (result,) = _client(url).call("POST", "/v1/events", json=[row])
+    _show(result)
+    raise typer.Exit(1 if result["status"] == "rejected" else 0)
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise SetupError(f"{text!r} is not NAME=VALUE")
+    try:
+        decoded = msgspec.json.decode(value.encode())
+    except msgspec.DecodeError:
+        return name, value
+    return name, decoded if isinstance(decoded, bool | int | float | str) else value
+
+
+@decisions_app.command("show")
+def decisions_show(decision_id: str, url: Url = "") -> None:
+    """Show a decision's complete record and where its slots stand."""
+    _show(_client(url).call("GET", f"/v1/decisions/{decision_id}"))
+
+
+@decisions_app.command("explain")
+def decisions_explain(decision_id: str, as_json: AsJson = False, url: Url = "") -> None:
+    """Say why this, and why not that."""
+    explanation = _client(url).call("GET", f"/v1/decisions/{decision_id}/explanation")
+    if as_json:
+        _show(explanation)
+    else:
+        for line in explanation["words"]:
+            out.print(line, markup=False)
+
+
+@decisions_app.command("replay")
+def decisions_replay(decision_id: str, as_json: AsJson = False, url: Url = "") -> None:
+    """Recompute choice and propensity from the record: "same", or the differences."""
+    result = _client(url).call("GET", f"/v1/decisions/{decision_id}/replay")
+    if as_json:
+        _show(result)
+    elif result["same"]:
+        out.print(f"{decision_id}: same")
+    else:
+        out.print(f"{decision_id}: DIFFERENT")
+        for difference in result["differences"]:
+            out.print(
+                f"  {difference['what']}: recorded {difference['recorded']}, recomputed {difference['recomputed']}"
+            )
+    raise typer.Exit(0 if result["same"] else 1)
+
+
+@customer_app.command("show")
+def customer_show(customer_id: str, events: int = 20, url: Url = "") -> None:
+    """Show what is known about a customer and what happened lately."""
+    _show(_client(url).call("GET", f"/v1/customers/{customer_id}", events=events))
+
+
+# Keys
+
+
+@keys_app.command("create")
+def keys_create(
+    name: str,
+    scope: Annotated[list[str], typer.Option(help="decide, events, catalog, audit or admin; any number of times.")],
+) -> None:
+    """Make an API key; it is printed once."""
+    from nbx.api.auth import create_key
+
+    key, record = _on_redis(lambda redis: create_key(redis, name, scope, SystemClock().now_ms()))
+    err.print(f"key {record.id} for {name}, scopes {', '.join(record.scopes)}; it is not shown again:", markup=False)
+    out.print(key, markup=False)
+
+
+@keys_app.command("list")
+def keys_list(as_json: AsJson = False) -> None:
+    """List API keys; secrets are not stored, so not shown."""
+    from nbx.api.auth import list_keys
+
+    records = _on_redis(list_keys)
+    if as_json:
+        _show([{name: getattr(r, name) for name in r.__struct_fields__ if name != "sha256"} for r in records])
+        return
+    table = Table("id", "name", "scopes", "state")
+    for record in records:
+        table.add_row(record.id, record.name, ", ".join(record.scopes), "revoked" if record.revoked_ms else "in force")
+    out.print(table)
+
+
+@keys_app.command("revoke")
+def keys_revoke(key_id: str) -> None:
+    """Revoke an API key; workers refuse it within a second."""
+    from nbx.api.auth import revoke_key
+
+    _on_redis(lambda redis: revoke_key(redis, key_id, SystemClock().now_ms()))
+    out.print(f"key {key_id} is revoked")
+
+
+def _on_redis(work: Callable[[Any], Awaitable[T]]) -> T:
+    settings = _settings()
+
+    async def run() -> T:
+        redis = Redis.from_url(settings.effective_redis_url)
+        try:
+            return await work(redis)
+        except (RedisError, OSError) as error:
+            raise Unavailable(f"Redis at {settings.redis_label}: {error}; is `nbx up` running?") from error
+        finally:
+            await redis.aclose()
+
+    return asyncio.run(run())

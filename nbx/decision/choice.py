@@ -1,0 +1,109 @@
+"""Filter, encode, score, choose: a pure function of plan, model, state, request, decision id and time.
+
+No I/O, no clock, no global: serving, preview, replay, back-tests and simulation all call `decide`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nbx.bandits.snapshot import BoundModel
+from nbx.catalog.plan import PlacementPlan, Plan
+from nbx.decision.arbitration import Factors, score
+from nbx.decision.contact_policy import shared_limits
+from nbx.decision.eligibility import candidates
+from nbx.decision.messages import DecideRequest
+from nbx.decision.slate import Slate, draw_slate
+from nbx.experience.entries import PolicyRecord, Removed, SharedLimit
+from nbx.experience.relationship import relationship_features
+from nbx.features.schema import Value
+from nbx.features.state import CustomerState
+from nbx.features.vector import resolve
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A decision, before it is committed."""
+
+    placement: PlacementPlan
+    positions: NDArray[np.int64]
+    """(n,) candidates, as positions in the placement's arrays."""
+    removed: tuple[Removed, ...]
+    x: NDArray[np.float32]
+    relationship: dict[str, float]
+    factors: Factors
+    policy: PolicyRecord
+    shared: tuple[SharedLimit, ...]
+    slate: Slate
+
+
+def decide(
+    plan: Plan,
+    model: BoundModel,
+    state: CustomerState,
+    request: DecideRequest,
+    decision_id: str,
+    now_ms: int,
+    *,
+    salt: str,
+) -> Choice:
+    """Choose for a request.
+
+    Parameters
+    ----------
+    plan, model
+        Release and snapshot in force; the model is bound to the plan.
+    state
+        Read only.
+    request
+        Checked by `nbx.decision.service`: the placement exists, slots and context are within bounds.
+    decision_id
+        Seeds the draws.
+    now_ms
+        When.
+    salt
+        Separates the draws of one installation from another's.
+    """
+    placement = plan.placements[request.placement]
+    relationship = relationship_features(state, now_ms, plan.rules.experience)
+    values = resolve(plan.features, state, request.context, now_ms)
+    positions, removed = candidates(
+        plan,
+        placement,
+        state,
+        {
+            "customer": values,
+            "request": _request_values(placement, values, request.context),
+            "relationship": relationship,
+        },
+        request.exclude,
+        now_ms,
+    )
+    x = plan.layout.encode(values, relationship)
+    factors = score(x, model, placement, positions)
+    policy = PolicyRecord(
+        exchange=plan.rules.experience.exchange,
+        strain=relationship["strain"],
+        scale=plan.exploration.scale,
+        floor=plan.exploration.floor,
+        salt=salt,
+    )
+    shared = shared_limits(state, placement, positions, plan.rules, request.slots, now_ms) if request.slots > 1 else ()
+    slate = draw_slate(factors, policy, placement.mandatory[positions], shared, request.slots, decision_id)
+    return Choice(placement, positions, removed, x, relationship, factors, policy, shared, slate)
+
+
+def _request_values(
+    placement: PlacementPlan, values: Mapping[str, Value], context: Mapping[str, Value]
+) -> dict[str, Value]:
+    """Values under `request.` in conditions: context features with their defaults, placement and channel."""
+    return {
+        **values,
+        **context,
+        "placement": placement.placement.name,
+        "channel": placement.placement.channel,
+    }

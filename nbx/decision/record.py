@@ -1,0 +1,138 @@
+"""From a choice to what is logged and what is answered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nbx.decision.arbitration import Factors
+from nbx.decision.choice import Choice
+from nbx.decision.messages import DecideReply, DecideRequest, SlotReply
+from nbx.experience.entries import FACTORS, DecisionEntry, RequestRecord, SlotRecord
+
+SILENCE_BEST = "none_chosen"
+"""Reason of silence: no candidate was drawn over it."""
+SILENCE_FORCED = "no_candidate"
+"""Reason of silence: no action was allowed."""
+
+
+def decision_entry(
+    choice: Choice,
+    request: DecideRequest,
+    decision_id: str,
+    now_ms: int,
+    *,
+    release: int,
+    snapshot: int,
+    state_version: int,
+) -> DecisionEntry:
+    """Build the complete record of a choice; `took_us` is filled in by the caller."""
+    placement, positions = choice.placement, choice.positions
+    names = [placement.names[p] for p in positions]
+    p_response = choice.factors.p_response()
+    return DecisionEntry(
+        customer_id=request.customer_id,
+        at_ms=now_ms,
+        release=release,
+        decision_id=decision_id,
+        snapshot=snapshot,
+        state_version=state_version,
+        request=RequestRecord(
+            placement=request.placement,
+            slots=request.slots,
+            context=request.context,
+            exclude=request.exclude,
+            request_id=request.request_id,
+        ),
+        policy=choice.policy,
+        x=choice.x.tobytes(),
+        relationship=choice.relationship,
+        removed=choice.removed,
+        actions=tuple(names),
+        treatments=tuple(placement.treatment_names[p] for p in positions),
+        factors=_pack_factors(choice, p_response),
+        none_probability=float(choice.slate.probability[-1]),
+        mandatory=tuple(placement.names[p] for p in positions if placement.mandatory[p]),
+        shared=choice.shared,
+        slots=tuple(_slot_records(choice, p_response, now_ms)),
+        holdout="",
+        degraded=(),
+        took_us=0,
+    )
+
+
+def unpack_factors(entry: DecisionEntry) -> tuple[Factors, NDArray[np.float32]]:
+    """Return the logged factors, and all logged columns as float32[n, len(FACTORS)]."""
+    table = np.frombuffer(entry.factors, dtype=np.float32).reshape(-1, len(FACTORS))
+    columns = {name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(FACTORS)}
+    return Factors(**{name: columns[name] for name in Factors.__slots__}), table
+
+
+def reply(entry: DecisionEntry, choice: Choice, explanation: Any) -> DecideReply:
+    """Build the answer to the caller."""
+    return DecideReply(
+        decision_id=entry.decision_id,
+        slots=tuple(_slot_reply(number, slot, choice) for number, slot in enumerate(entry.slots)),
+        holdout=entry.holdout,
+        degraded=entry.degraded,
+        release=entry.release,
+        snapshot=entry.snapshot,
+        took_ms=entry.took_us / 1000,
+        explanation=explanation,
+    )
+
+
+def _pack_factors(choice: Choice, p_response: NDArray[np.float64]) -> bytes:
+    factors = choice.factors
+    gain, shift = factors.gain_and_shift(choice.policy)
+    table = np.empty((len(choice.positions), len(FACTORS)), dtype=np.float32)
+    for i, name in enumerate(Factors.__slots__):
+        table[:, i] = getattr(factors, name)
+    table[:, -2] = choice.slate.probability[:-1]
+    table[:, -1] = gain * p_response + shift
+    return table.tobytes()
+
+
+def _slot_records(choice: Choice, p_response: NDArray[np.float64], now_ms: int) -> list[SlotRecord]:
+    placement = choice.placement.placement
+    implicit = placement.impressions == "implicit"
+    records = []
+    for index, propensity in zip(choice.slate.chosen, choice.slate.propensity, strict=True):
+        position = int(choice.positions[index]) if index >= 0 else -1
+        action = choice.placement.actions[position] if index >= 0 else None
+        silence = "" if action else (SILENCE_BEST if len(choice.positions) else SILENCE_FORCED)
+        records.append(
+            SlotRecord(
+                action=action.name if action else "",
+                treatment=choice.placement.treatment_names[position] if action else "",
+                group=action.group if action else "",
+                p_response=float(p_response[index]) if action else 0.0,
+                propensity=propensity,
+                none=silence,
+                implicit=implicit,
+                delivery_ms=placement.delivery_ms,
+                attention_ms=(action.attention_ms if action else 0) or placement.attention_ms,
+                expires_at_ms=now_ms + placement.delivery_ms,
+            )
+        )
+    return records
+
+
+def _slot_reply(number: int, slot: SlotRecord, choice: Choice) -> SlotReply:
+    if not slot.action:
+        return SlotReply(slot=number, none=slot.none, propensity=slot.propensity)
+    position = choice.placement.position[slot.action]
+    action = choice.placement.actions[position]
+    return SlotReply(
+        slot=number,
+        action=slot.action,
+        treatment=slot.treatment,
+        content=choice.placement.content[position],
+        gives=action.gives,
+        asks=action.asks,
+        p_response=slot.p_response,
+        propensity=slot.propensity,
+        expires_at=slot.expires_at_ms,
+    )

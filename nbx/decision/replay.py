@@ -1,0 +1,54 @@
+"""Recompute a decision from its record: same choice and propensity, or a loud difference."""
+
+from __future__ import annotations
+
+import numpy as np
+from msgspec import Struct
+
+from nbx.decision.record import unpack_factors
+from nbx.decision.slate import draw_slate
+from nbx.experience.entries import DecisionEntry
+
+
+class Difference(Struct, frozen=True):
+    """Something that came out otherwise."""
+
+    what: str
+    recorded: str
+    recomputed: str
+
+
+class Replay(Struct, frozen=True):
+    """Result of recomputing a decision."""
+
+    decision_id: str
+    same: bool
+    differences: tuple[Difference, ...]
+
+
+def replay(entry: DecisionEntry) -> Replay:
+    """Draw the slate of a record again and compare action and propensity of every slot, and the distribution.
+
+    A degraded decision was not drawn; it is the same by definition of what a degraded answer is.
+    """
+    if entry.degraded:
+        return Replay(entry.decision_id, same=True, differences=())
+    factors, table = unpack_factors(entry)
+    mandatory = np.array([action in entry.mandatory for action in entry.actions], dtype=np.bool_)
+    slate = draw_slate(factors, entry.policy, mandatory, entry.shared, len(entry.slots), entry.decision_id)
+    differences = []
+    for number, slot in enumerate(entry.slots):
+        index = slate.chosen[number]
+        action = entry.actions[index] if index >= 0 else ""
+        if action != slot.action:
+            differences.append(Difference(f"slots[{number}].action", slot.action or "none", action or "none"))
+        propensity = slate.propensity[number]
+        if propensity != slot.propensity:
+            differences.append(Difference(f"slots[{number}].propensity", repr(slot.propensity), repr(propensity)))
+    recomputed = slate.probability[:-1].astype(np.float32)
+    for i, action in enumerate(entry.actions):
+        if recomputed[i] != table[i, -2]:
+            differences.append(
+                Difference(f"candidates[{action}].probability", repr(float(table[i, -2])), repr(float(recomputed[i])))
+            )
+    return Replay(entry.decision_id, same=not differences, differences=tuple(differences))

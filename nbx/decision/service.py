@@ -1,0 +1,325 @@
+"""Decide: load, choose, commit, reply, within a deadline.
+
+The choice itself is `nbx.decision.choice.decide`. Here is what surrounds it: one read, one conditional commit, retries
+on a version conflict, idempotent replies, and the degraded answer when the store does not answer in time. A degraded
+decision is kept in memory and logged when the store is back; a commit that timed out may have been applied, so its
+decision is reported as not delivered then.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import DecodeError, json, structs
+
+from nbx.bandits.snapshot import BoundModel
+from nbx.catalog.plan import PlacementPlan, Plan
+from nbx.clock import Clock
+from nbx.decision.choice import decide
+from nbx.decision.explain import explain
+from nbx.decision.messages import DecideReply, DecideRequest, SlotReply
+from nbx.decision.record import decision_entry, reply
+from nbx.errors import Invalid, TooLarge, Unavailable, Unknown
+from nbx.experience.entries import DecisionEntry, PolicyRecord, RequestRecord, SlotRecord, encode_entry
+from nbx.experience.fold import fold
+from nbx.experience.lifecycle import encode_open
+from nbx.features.keys import partition_keys
+from nbx.features.schema import checked_values
+from nbx.features.state import CustomerState, decode_state, encode_state
+from nbx.features.store import Commit, Put, Store, Verdict, versioned
+from nbx.ids import checked_id, new_decision_id, partition_of
+from nbx.limits import COMMIT_ATTEMPTS, DEGRADED_QUEUE, EXCLUDES
+
+STATE_UNAVAILABLE = "state_unavailable"
+STATE_CONTENDED = "state_contended"
+_ENCODE = json.Encoder().encode
+_DECODE_REPLY = json.Decoder(DecideReply).decode
+
+
+class DecisionService:
+    """Answers decision requests.
+
+    Parameters
+    ----------
+    store
+        Where state lives.
+    serving
+        Returns plan and bound model in force, which belong together; raises `NotReady` when there are none.
+    clock
+        Tells when a decision is made.
+    partitions
+        Number of partitions of the store.
+    deadline_ms
+        Default deadline of a call.
+    request_ttl_ms
+        How long a reply is kept for retries.
+    salt
+        Of the draws.
+    observe
+        Told every committed or degraded decision.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        serving: Callable[[], tuple[Plan, BoundModel]],
+        clock: Clock,
+        *,
+        partitions: int,
+        deadline_ms: int,
+        request_ttl_ms: int,
+        salt: str,
+        observe: Callable[[DecisionEntry], None] = lambda _: None,
+    ) -> None:
+        self._store = store
+        self._serving = serving
+        self._clock = clock
+        self._partitions = partitions
+        self._deadline_ms = deadline_ms
+        self._request_ttl_ms = request_ttl_ms
+        self._salt = salt
+        self._observe = observe
+        self.degraded: deque[DecisionEntry] = deque(maxlen=DEGRADED_QUEUE)
+        """Degraded decisions not logged yet, oldest first; `nbx.decision.recovery` drains it."""
+        self.uncertain: deque[tuple[str, str, int]] = deque(maxlen=DEGRADED_QUEUE)
+        """(decision_id, customer_id, slots) of commits that timed out."""
+
+    async def decide(self, request: DecideRequest) -> DecideReply:
+        """Decide; always answers legally within the deadline once the request itself is right.
+
+        Raises
+        ------
+        Invalid, TooLarge, Unknown
+            The request is wrong; the error names the field.
+        NotReady
+            Nothing is published yet.
+        """
+        started_ns = time.perf_counter_ns()
+        plan, model = self._serving()
+        request, placement = _checked(request, plan)
+        deadline_ms = min(request.deadline_ms or self._deadline_ms, 10_000)
+        partition = partition_of(request.customer_id, self._partitions)
+        keys = partition_keys(partition)
+        wanted = [keys.customer(request.customer_id)]
+        if request.request_id:
+            wanted.append(keys.request(request.customer_id, request.request_id))
+        reason = STATE_CONTENDED
+        decision_id = ""
+        try:
+            for _ in range(COMMIT_ATTEMPTS):
+                packed, *stored = await self._store.read(wanted, _left_ms(started_ns, deadline_ms))
+                if stored and stored[0] is not None:
+                    return _stored(stored[0])
+                version, struct = versioned(packed)
+                state = decode_state(struct)
+                now_ms = self._clock.now_ms()
+                decision_id = new_decision_id(partition, now_ms)
+                choice = decide(plan, model, state, request, decision_id, now_ms, salt=self._salt)
+                entry = decision_entry(
+                    choice,
+                    request,
+                    decision_id,
+                    now_ms,
+                    release=plan.release,
+                    snapshot=model.version,
+                    state_version=version,
+                )
+                entry = structs.replace(entry, took_us=(time.perf_counter_ns() - started_ns) // 1000)
+                answer = reply(entry, choice, _explanation(entry, request))
+                if request.mode == "preview":
+                    return answer
+                verdict = await self._commit(state, version, entry, answer, plan, _left_ms(started_ns, deadline_ms))
+                if verdict is None:
+                    self._observe(entry)
+                    return answer
+                if verdict:
+                    return _stored(verdict)
+                decision_id = ""
+        except Unavailable:
+            reason = STATE_UNAVAILABLE
+            if decision_id and request.mode == "live":
+                self.uncertain.append((decision_id, request.customer_id, request.slots))
+        return self._degraded_reply(plan, placement, request, partition, reason, started_ns)
+
+    async def _commit(
+        self, state: CustomerState, version: int, entry: DecisionEntry, answer: DecideReply, plan: Plan, left_ms: float
+    ) -> bytes | None:
+        """Commit a decision: None when done, the stored reply when there is one, empty on a version conflict."""
+        commit = _commit_of(state, version, entry, plan)
+        if entry.request.request_id:
+            keys = partition_keys(commit.partition)
+            key = keys.request(entry.customer_id, entry.request.request_id)
+            put = Put(key, _ENCODE(answer), self._request_ttl_ms, only_new=True)
+            commit = structs.replace(commit, puts=(*commit.puts, put))
+        committed = await self._store.commit(commit, left_ms)
+        return None if committed.verdict is Verdict.DONE else committed.existing
+
+    def _degraded_reply(
+        self, plan: Plan, placement: PlacementPlan, request: DecideRequest, partition: int, reason: str, started_ns: int
+    ) -> DecideReply:
+        """The placement's declared default in slot 0, silence in the others."""
+        now_ms = self._clock.now_ms()
+        decision_id = new_decision_id(partition, now_ms)
+        entry = _degraded_entry(plan, placement, request, decision_id, now_ms, reason)
+        entry = structs.replace(entry, took_us=(time.perf_counter_ns() - started_ns) // 1000)
+        if request.mode == "live":
+            self.degraded.append(entry)
+            self._observe(entry)
+        slots = []
+        for number, slot in enumerate(entry.slots):
+            if not slot.action:
+                slots.append(SlotReply(slot=number, none=slot.none))
+                continue
+            position = placement.position[slot.action]
+            action = placement.actions[position]
+            slots.append(
+                SlotReply(
+                    slot=number,
+                    action=slot.action,
+                    treatment=slot.treatment,
+                    content=placement.content[position],
+                    gives=action.gives,
+                    asks=action.asks,
+                    expires_at=slot.expires_at_ms,
+                )
+            )
+        return DecideReply(
+            decision_id=decision_id,
+            slots=tuple(slots),
+            degraded=(reason,),
+            release=plan.release,
+            took_ms=entry.took_us / 1000,
+        )
+
+    async def log_degraded(self, entry: DecisionEntry) -> None:
+        """Write a degraded decision, so that its events are known; raises `Unavailable` while the store is down."""
+        plan, _ = self._serving()
+        for _ in range(COMMIT_ATTEMPTS):
+            keys = partition_keys(partition_of(entry.customer_id, self._partitions))
+            (packed,) = await self._store.read([keys.customer(entry.customer_id)], 1_000.0)
+            version, struct = versioned(packed)
+            commit = _commit_of(decode_state(struct), version, structs.replace(entry, state_version=version), plan)
+            if (await self._store.commit(commit, 1_000.0)).verdict is not Verdict.STALE:
+                return
+        raise Unavailable(f"customer {entry.customer_id} is being changed by too many at once", code=STATE_CONTENDED)
+
+
+def _checked(request: DecideRequest, plan: Plan) -> tuple[DecideRequest, PlacementPlan]:
+    """Check a request against the plan."""
+    checked_id(request.customer_id, "customer_id")
+    if request.request_id:
+        checked_id(request.request_id, "request_id")
+    placement = plan.placements.get(request.placement)
+    if placement is None:
+        raise Unknown(
+            f"placement {request.placement[:64]!r} is not in release {plan.release}; "
+            f"it has {', '.join(plan.placements) or 'none'}",
+            field="placement",
+            code="placement_unknown",
+        )
+    if not 1 <= request.slots <= placement.placement.slots:
+        raise Invalid(
+            f"slots is {request.slots}; placement {request.placement} has 1 to {placement.placement.slots}",
+            field="slots",
+            code="slots_out_of_range",
+        )
+    if len(request.exclude) > EXCLUDES:
+        raise TooLarge(f"exclude has {len(request.exclude)} actions, at most {EXCLUDES} are allowed", field="exclude")
+    if request.deadline_ms < 0:
+        raise Invalid(f"deadline_ms is {request.deadline_ms}; it must be >= 0", field="deadline_ms")
+    if request.context:
+        context = checked_values(request.context, plan.context_features, "context")
+        request = structs.replace(request, context=context)
+    return request, placement
+
+
+def _left_ms(started_ns: int, deadline_ms: int) -> float:
+    left = deadline_ms - (time.perf_counter_ns() - started_ns) / 1e6
+    if left <= 0:
+        raise Unavailable("the deadline has passed", code="deadline_exceeded")
+    return left
+
+
+def _commit_of(state: CustomerState, version: int, entry: DecisionEntry, plan: Plan) -> Commit:
+    partition = int(entry.decision_id[:3], 16)
+    keys = partition_keys(partition)
+    folded = fold(state, None, entry, plan.rules)
+    assert folded.decision is not None
+    opened = Put(keys.decision(entry.decision_id), encode_open(folded.decision), plan.rules.remember_ms, only_new=True)
+    return Commit(
+        partition=partition,
+        customer_key=keys.customer(entry.customer_id),
+        expected_version=version,
+        state=encode_state(state),
+        entries=(encode_entry(entry),),
+        puts=(opened,),
+        arm=folded.arm,
+    )
+
+
+def _stored(packed: bytes) -> DecideReply:
+    try:
+        return _DECODE_REPLY(packed)
+    except DecodeError:
+        raise Unavailable("the reply stored for this request_id cannot be read; use a new request_id") from None
+
+
+def _explanation(entry: DecisionEntry, request: DecideRequest) -> Any:
+    return None if request.explain == "none" else explain(entry, full=request.explain == "full")
+
+
+def _degraded_entry(
+    plan: Plan, placement: PlacementPlan, request: DecideRequest, decision_id: str, now_ms: int, reason: str
+) -> DecisionEntry:
+    default = placement.placement.default
+    slots = []
+    for number in range(request.slots):
+        shown = number == 0 and default is not None and default.action not in request.exclude
+        action = default.action if shown and default is not None else ""
+        position = placement.position.get(action, -1)
+        slots.append(
+            SlotRecord(
+                action=action if position >= 0 else "",
+                treatment=placement.treatment_names[position] if position >= 0 else "",
+                group=placement.actions[position].group if position >= 0 else "",
+                p_response=0.0,
+                propensity=1.0,
+                none="" if position >= 0 else reason,
+                implicit=placement.placement.impressions == "implicit",
+                delivery_ms=placement.placement.delivery_ms,
+                attention_ms=placement.placement.attention_ms,
+                expires_at_ms=now_ms + placement.placement.delivery_ms,
+            )
+        )
+    return DecisionEntry(
+        customer_id=request.customer_id,
+        at_ms=now_ms,
+        release=plan.release,
+        decision_id=decision_id,
+        snapshot=0,
+        state_version=0,
+        request=RequestRecord(
+            placement=request.placement,
+            slots=request.slots,
+            context=request.context,
+            exclude=request.exclude,
+            request_id=request.request_id,
+        ),
+        policy=PolicyRecord(exchange=0.0, strain=0.0, scale=0.0, floor=0.0, salt=""),
+        x=b"",
+        relationship={},
+        removed=(),
+        actions=(),
+        treatments=(),
+        factors=b"",
+        none_probability=0.0,
+        mandatory=(),
+        shared=(),
+        slots=tuple(slots),
+        holdout="",
+        degraded=(reason,),
+        took_us=0,
+    )

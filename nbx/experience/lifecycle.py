@@ -1,0 +1,194 @@
+"""The life of a slot: decided → delivered → seen → one terminal outcome, corrected by later, truer events.
+
+A slot's outcome is the truest of the events that reached it (`RANK`), so it does not depend on their order, and a
+duplicate changes nothing. Timers only speak while nobody else did. `ignored` is proved: seen, and unanswered when
+attention ended.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from msgspec import Struct, msgpack
+
+from nbx.catalog.model import OutcomeName
+from nbx.experience.entries import SlotRecord
+from nbx.features.store import Timer
+
+RANK: dict[OutcomeName, int] = {
+    "not_delivered": 0,
+    "not_seen": 1,
+    "ignored": 2,
+    "dismissed": 3,
+    "declined": 4,
+    "accepted": 5,
+    "converted": 6,
+    "failed": 7,
+    "complained": 8,
+}
+"""Of two outcomes the one with the higher rank is truer."""
+
+ANSWERS: dict[str, OutcomeName] = {
+    "accepted": "accepted",
+    "declined": "declined",
+    "dismissed": "dismissed",
+    "converted": "converted",
+    "failed": "failed",
+    "complained": "complained",
+}
+AGENT_EVENTS = frozenset({"skipped", "unsuitable", "no_time"})
+"""What an agent may report of an own act: the customer was not shown the action."""
+SLOT_EVENTS = frozenset({"delivered", "seen", *ANSWERS, *AGENT_EVENTS})
+"""Event types that belong to a slot of a decision."""
+_PROVES_EXPOSURE = frozenset({"seen", "accepted", "declined", "dismissed", "converted"})
+
+
+class OpenSlot(Struct, array_like=True):
+    """Where one slot stands. Times are epoch milliseconds, 0: not yet."""
+
+    action: str
+    """Empty: silence, which has no life."""
+    treatment: str
+    group: str
+    delivery_ms: int
+    attention_ms: int
+    delivered_at_ms: int = 0
+    seen_at_ms: int = 0
+    outcome: OutcomeName | None = None
+    outcome_at_ms: int = 0
+    cause: str = ""
+    """As reported with the outcome; empty when nobody said."""
+    reason: str = ""
+    accepted: bool = False
+    """The customer accepted at some time, whatever came later."""
+    revision: int = -1
+    """Of the last outcome told to the learner; -1: none yet."""
+    by_agent: bool = False
+    """`not_seen` because the agent said so, which is truer than any timer."""
+    told: OutcomeName | None = None
+    """Outcome as last charged and told to the learner."""
+    charged: float = 0.0
+    """Weighed points now in the balance for this slot."""
+    charged_at_ms: int = 0
+
+
+class OpenDecision(Struct, array_like=True):
+    """What events of a decision need; kept until it can no longer be corrected."""
+
+    customer_id: str
+    at_ms: int
+    placement: str
+    release: int
+    x: bytes
+    """float32[d]; empty for a degraded decision, which teaches nothing."""
+    slots: list[OpenSlot]
+
+
+class Change(NamedTuple):
+    """What an event did to a slot."""
+
+    exposed: bool
+    """It is now proved that the customer saw the action, and was not before."""
+    hidden_at_ms: int
+    """An exposure assumed at that time did not take place; 0: none."""
+    settled: bool
+    """The outcome, its cause or its answer changed."""
+
+
+_DECODER = msgpack.Decoder(OpenDecision)
+_ENCODER = msgpack.Encoder()
+
+
+def encode_open(decision: OpenDecision) -> bytes:
+    """Pack an open decision."""
+    return _ENCODER.encode(decision)
+
+
+def decode_open(packed: bytes) -> OpenDecision:
+    """Unpack an open decision."""
+    return _DECODER.decode(packed)
+
+
+def open_slot(record: SlotRecord, at_ms: int) -> OpenSlot:
+    """Start a slot's life; on an implicit placement it is seen at once."""
+    shown = record.implicit and bool(record.action)
+    return OpenSlot(
+        action=record.action,
+        treatment=record.treatment,
+        group=record.group,
+        delivery_ms=record.delivery_ms,
+        attention_ms=record.attention_ms,
+        delivered_at_ms=at_ms if shown else 0,
+        seen_at_ms=at_ms if shown else 0,
+    )
+
+
+def apply_event(slot: OpenSlot, kind: str, cause: str, reason: str, at_ms: int) -> Change:
+    """Move a slot on by one event, in place.
+
+    Parameters
+    ----------
+    slot
+        Changed in place; must hold an action.
+    kind
+        One of `SLOT_EVENTS`.
+    cause, reason
+        As reported; empty when not.
+    at_ms
+        When it happened.
+    """
+    exposed = kind in _PROVES_EXPOSURE and not slot.seen_at_ms
+    if kind in _PROVES_EXPOSURE or kind == "delivered":
+        slot.delivered_at_ms = min(slot.delivered_at_ms or at_ms, at_ms)
+    if kind in _PROVES_EXPOSURE:
+        slot.seen_at_ms = min(slot.seen_at_ms or at_ms, at_ms)
+    if kind in ("delivered", "seen"):
+        return Change(exposed, hidden_at_ms=0, settled=False)
+    if kind in AGENT_EVENTS:
+        return _skipped(slot, cause, reason or kind, at_ms)
+    answered = kind in ("accepted", "converted") and not slot.accepted
+    slot.accepted = slot.accepted or answered
+    settled = _settle(slot, ANSWERS[kind], cause, reason, at_ms)
+    return Change(exposed, 0, settled or answered)
+
+
+def apply_timer(slot: OpenSlot, kind: str, due_ms: int) -> bool:
+    """Let a timer speak; True when the outcome changed. A timer never overrules an event."""
+    if kind == "delivery":
+        return not slot.delivered_at_ms and _settle(slot, "not_delivered", "", "", due_ms)
+    return _settle(slot, "ignored" if slot.seen_at_ms else "not_seen", "", "", due_ms)
+
+
+def timers(decision_id: str, number: int, slot: OpenSlot, decided_at_ms: int) -> tuple[list[Timer], list[str]]:
+    """Return the timers to arm and the members to cancel for where a slot stands."""
+    delivery, attention = f"delivery:{decision_id}:{number}", f"attention:{decision_id}:{number}"
+    if slot.by_agent or (slot.outcome is not None and RANK[slot.outcome] >= RANK["ignored"]):
+        return [], [delivery, attention]
+    if slot.delivered_at_ms:
+        if slot.outcome == "not_seen" and not slot.seen_at_ms:
+            return [], [delivery, attention]
+        from_ms = slot.seen_at_ms or slot.delivered_at_ms
+        return [Timer(attention, from_ms + slot.attention_ms)], [delivery]
+    if slot.outcome is not None:
+        return [], [delivery, attention]
+    return [Timer(delivery, decided_at_ms + slot.delivery_ms)], []
+
+
+def _skipped(slot: OpenSlot, cause: str, reason: str, at_ms: int) -> Change:
+    if slot.by_agent or (slot.outcome is not None and RANK[slot.outcome] > RANK["ignored"]):
+        return Change(exposed=False, hidden_at_ms=0, settled=False)
+    hidden_at_ms = slot.seen_at_ms
+    slot.outcome, slot.outcome_at_ms, slot.cause, slot.reason = "not_seen", at_ms, cause, reason
+    slot.by_agent, slot.seen_at_ms = True, 0
+    return Change(exposed=False, hidden_at_ms=hidden_at_ms, settled=True)
+
+
+def _settle(slot: OpenSlot, outcome: OutcomeName, cause: str, reason: str, at_ms: int) -> bool:
+    if slot.outcome is None or RANK[outcome] > (RANK["ignored"] if slot.by_agent else RANK[slot.outcome]):
+        slot.by_agent = False
+        slot.outcome, slot.outcome_at_ms, slot.cause, slot.reason = outcome, at_ms, cause, reason
+        return True
+    if outcome == slot.outcome and (cause or reason) and (cause, reason) != (slot.cause, slot.reason):
+        slot.cause, slot.reason = cause or slot.cause, reason or slot.reason
+        return True
+    return False

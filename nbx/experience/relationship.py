@@ -1,0 +1,66 @@
+"""The relationship: a decayed balance of experience points per customer, and the features read from it.
+
+balance(t) = Σ points · 2^(−(t − t_i) / half_life), negative points weighed by loss aversion. The sum is kept as of its
+newest event, so folding is O(1), late events enter at their own age, and the order of events does not matter.
+"""
+
+from __future__ import annotations
+
+import math
+
+from nbx.catalog.model import ExperiencePolicy
+from nbx.features.state import CustomerState
+
+IGNORED_WINDOW_S = 30 * 86_400
+NEVER_MINUTES = 10_080.0
+"""`minutes_since_prompt` of a customer never prompted: a week, after which it hardly matters."""
+
+
+def weighed(points: float, policy: ExperiencePolicy) -> float:
+    """Points with loss aversion applied.
+
+    Examples
+    --------
+    >>> weighed(1.0, ExperiencePolicy()), weighed(-1.0, ExperiencePolicy(loss_aversion=2.0))
+    (1.0, -2.0)
+    """
+    return points if points >= 0 else points * policy.loss_aversion
+
+
+def balance_at(state: CustomerState, now_ms: int, policy: ExperiencePolicy) -> float:
+    """Balance decayed to `now_ms`; a moment before the newest event counts as that event's."""
+    age_ms = max(now_ms - state.balance_at_ms, 0)
+    return float(state.balance * 2.0 ** (-age_ms / policy.half_life_ms))
+
+
+def charge(state: CustomerState, points: float, at_ms: int, policy: ExperiencePolicy) -> None:
+    """Add weighed points of time `at_ms` to the balance of `state`, in place."""
+    if at_ms >= state.balance_at_ms:
+        state.balance = balance_at(state, at_ms, policy) + points
+        state.balance_at_ms = at_ms
+    else:
+        state.balance += points * 2.0 ** ((at_ms - state.balance_at_ms) / policy.half_life_ms)
+
+
+def strain(balance: float) -> float:
+    """Logistic of −balance, in [0, 1].
+
+    Examples
+    --------
+    >>> strain(0.0), round(strain(-5.0), 3)
+    (0.5, 0.993)
+    """
+    return 1.0 / (1.0 + math.exp(min(max(balance, -500.0), 500.0)))
+
+
+def relationship_features(state: CustomerState, now_ms: int, policy: ExperiencePolicy) -> dict[str, float]:
+    """The built-in features (`nbx.features.vector.RELATIONSHIP`) now."""
+    balance = balance_at(state, now_ms, policy)
+    since_s = now_ms // 1000 - IGNORED_WINDOW_S
+    minutes = (now_ms - state.last_prompt_ms) / 60_000 if state.last_prompt_ms else NEVER_MINUTES
+    return {
+        "balance": balance,
+        "strain": strain(balance),
+        "ignored_30d": float(sum(1 for at_s in state.ignored_s if at_s > since_s)),
+        "minutes_since_prompt": min(max(minutes, 0.0), NEVER_MINUTES),
+    }

@@ -1,0 +1,1 @@
+"""What is known about a customer: schema, state, aggregates, encoding and the store."""

@@ -1,0 +1,68 @@
+"""Names of Redis keys. Everything of one customer shares the hash tag of its partition, so one script may touch it all."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class PartitionKeys(NamedTuple):
+    """Keys of one partition.
+
+    Examples
+    --------
+    >>> partition_keys(7).customer("anna")
+    'nbx:{p7}:c:anna'
+    """
+
+    prefix: str
+    log: str
+    timers: str
+
+    def customer(self, customer_id: str) -> str:
+        """State of a customer."""
+        return f"{self.prefix}c:{customer_id}"
+
+    def decision(self, decision_id: str) -> str:
+        """Open decision: what its events need."""
+        return f"{self.prefix}d:{decision_id}"
+
+    def request(self, customer_id: str, request_id: str) -> str:
+        """Stored reply of an idempotent request; scoped by customer, as two customers' channels may count alike."""
+        return f"{self.prefix}q:{customer_id}:{request_id}"
+
+    def event(self, event_id: str) -> str:
+        """Mark of an event already taken in."""
+        return f"{self.prefix}e:{event_id}"
+
+    def sites(self, decision_id: str) -> str:
+        """Sites the learner added for a decision: hash of `<slot>/<revision>`."""
+        return f"{self.prefix}s:{decision_id}"
+
+
+def partition_keys(partition: int) -> PartitionKeys:
+    """Return the keys of a partition."""
+    prefix = f"nbx:{{p{partition}}}:"
+    return PartitionKeys(prefix, f"{prefix}log", f"{prefix}t")
+
+
+PARTITIONS = "nbx:meta:partitions"
+"""Number of partitions, fixed at first start."""
+CATALOG_CURRENT = "nbx:catalog:current"
+"""Number of the release in force."""
+MODEL_VERSION = "nbx:model:version"
+"""Version of the published snapshot: small, so that workers may poll it."""
+MODEL_SNAPSHOT = "nbx:model:snapshot"
+MODEL_CHECKPOINT = "nbx:model:checkpoint"
+MODEL_JOURNAL = "nbx:model:journal"
+"""Stream: one entry per learner step with the log offsets it covers; what makes a model a fold of the log."""
+KEYS_VERSION = "nbx:keys:version"
+"""Counts changes of API keys."""
+KEYS = "nbx:keys:all"
+"""Hash: key id → record with the hashed secret."""
+LEASE_LEARNER = "nbx:lease:learner"
+LEASE_KEEPER = "nbx:lease:keeper"
+
+
+def release_key(number: int) -> str:
+    """Key of a release: JSON, written once and never changed."""
+    return f"nbx:catalog:release:{number}"

@@ -1,0 +1,95 @@
+"""What is kept per customer: one versioned struct, packed as a msgpack array.
+
+Everything in it is a feature to somebody. Only `nbx.experience.fold` changes it. New fields go to the end with a
+default, so older bytes still decode; a change of meaning raises `FORMAT`. Times are epoch milliseconds; exposures are
+whole seconds, as there are many of them.
+"""
+
+from __future__ import annotations
+
+from msgspec import DecodeError, Struct, field, msgpack
+
+from nbx.errors import Unsupported
+from nbx.features.schema import Value
+
+FORMAT = 1
+
+
+class ProfileValue(Struct, array_like=True):
+    """A declared feature's value and when it became true."""
+
+    value: Value
+    at_ms: int
+
+
+class Pause(Struct, array_like=True):
+    """An action kept away from the customer, by the outcome of `source` (`<decision_id>/<slot>`)."""
+
+    until_ms: int
+    outcome: str
+    source: str
+
+
+class Reservation(Struct, array_like=True):
+    """An exposure that may still happen; counts against limits until `until_ms` unless seen or lost before."""
+
+    action: str
+    until_ms: int
+
+
+class CustomerState(Struct, array_like=True):
+    """State of one customer; the defaults are a customer never met.
+
+    Examples
+    --------
+    >>> decode_state(encode_state(CustomerState(balance=1.5))).balance
+    1.5
+    """
+
+    format: int = FORMAT
+    profile: dict[str, ProfileValue] = field(default_factory=dict)
+    aggregates: dict[str, list[Value]] = field(default_factory=dict)
+    """Cells of each aggregate feature; their meaning is `nbx.features.aggregates`'s."""
+    exposures: dict[str, list[int]] = field(default_factory=dict)
+    """Action → times it was provably seen, epoch seconds, ascending, at most `limits.CONTACTS`."""
+    reserved: dict[str, Reservation] = field(default_factory=dict)
+    """`<decision_id>/<slot>` → open reservation."""
+    pauses: dict[str, Pause] = field(default_factory=dict)
+    """Action → its pause."""
+    balance: float = 0.0
+    """Decayed sum of experience points as of `balance_at_ms`."""
+    balance_at_ms: int = 0
+    ignored_s: list[int] = field(default_factory=list)
+    """Times of ignored prompts within 30 days of the latest, epoch seconds, ascending."""
+    last_prompt_ms: int = 0
+    """Latest proved exposure; 0: never."""
+    outcomes: dict[str, int] = field(default_factory=dict)
+    """Terminal outcome → count, after corrections."""
+
+
+_DECODER = msgpack.Decoder(CustomerState)
+_ENCODER = msgpack.Encoder()
+
+
+def encode_state(state: CustomerState) -> bytes:
+    """Pack a state; equal states give equal bytes when their dicts were filled in the same order."""
+    return _ENCODER.encode(state)
+
+
+def decode_state(packed: bytes | None) -> CustomerState:
+    """Unpack a state; None is a customer never met.
+
+    Raises
+    ------
+    Unsupported
+        The bytes are of another format than this build's.
+    """
+    if packed is None:
+        return CustomerState()
+    try:
+        state = _DECODER.decode(packed)
+    except DecodeError as error:
+        raise Unsupported(f"customer state cannot be read: {error}", code="state_format") from error
+    if state.format != FORMAT:
+        raise Unsupported(f"customer state has format {state.format}; this build reads {FORMAT}", code="state_format")
+    return state

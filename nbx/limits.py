@@ -1,0 +1,36 @@
+"""Every bound of the system, with its unit and the reason for its value."""
+
+ID_LENGTH = 128
+"""Characters in an id given by a caller: long enough for two UUIDs and a prefix, short enough for a Redis key."""
+NAME_LENGTH = 64
+"""Characters in a declared name (feature, action, ...): they repeat in every record."""
+BODY_BYTES = 1 << 20
+"""Bytes in one HTTP body or gRPC message: a hundred events with full properties."""
+CONTEXT_KEYS = 64
+"""Keys in a request's context or an event's properties."""
+TEXT_LENGTH = 1024
+"""Characters in one text value of a context, property or reason: features are categories, not documents."""
+SLOTS = 10
+"""Slots in one decision: a slate is read by a person."""
+BATCH = 100
+"""Decisions or events in one call."""
+EXCLUDES = 200
+"""Actions a caller may exclude."""
+FUTURE_MS = 300_000
+"""How far ahead of the server's clock an event may claim to be: five minutes of skew; more is a wrong clock."""
+PAST_MS = 30 * 86_400_000
+"""How old a behaviour event may be: windows and half-lives rarely reach further back."""
+CONTACTS = 64
+"""Proved exposures kept per customer and action: a cap above this cannot be declared."""
+BUCKETS = 24
+"""Buckets per rolling window: a window is exact to 1/24 of its length."""
+COMMIT_ATTEMPTS = 8
+"""Reloads after version conflicts before a decision degrades: beyond it, someone is hammering one customer."""
+CANDIDATES = 1024
+"""Actions with a treatment for one placement: kernels and records are sized for it."""
+CATALOG_BYTES = 10 << 20
+"""Bytes in one catalog file."""
+FEATURE_WIDTH = 256
+"""Columns of the encoded vector x: covariance grows with its square."""
+DEGRADED_QUEUE = 10_000
+"""Degraded decisions kept in memory until the log is back; more are counted and dropped."""

@@ -1,0 +1,1 @@
+"""Processes: embedded Redis, supervisor, learner, keeper, doctor."""

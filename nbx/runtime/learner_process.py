@@ -1,0 +1,378 @@
+"""The learner process: reads the log, learns, publishes snapshots, keeps checkpoints.
+
+Work goes in steps. A step takes what every partition's log holds beyond the last one, in the order of stream id, then
+partition; is learned; and is journalled with the offsets it reached, before anything of it is published. A checkpoint
+holds model, step and offsets together. After a kill the learner takes up the last checkpoint and does the journalled
+steps again, with the same bounds, so it arrives at the same bits: nothing is lost and nothing learned twice, and every
+version ever published can be rebuilt from the log.
+
+Sites are stored under `<slot>/<revision>` with their decision, so that doing a step again writes the same values and a
+correction finds the site of the revision it replaces.
+
+Everything it writes is fenced: a script compares the lease first, so a learner that was overtaken while it slept writes
+nothing more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterable, Mapping
+
+import msgspec
+from msgspec import Struct
+
+from nbx.audit.metrics import LEARNED, LEARNER_LAG_S, SNAPSHOT
+from nbx.bandits import kernels
+from nbx.bandits.learner import LearnedSites, Learner, Observation
+from nbx.bandits.snapshot import encode as encode_snapshot
+from nbx.clock import SystemClock
+from nbx.decision.serving import Serving
+from nbx.errors import NotReady, Unavailable, Unsupported
+from nbx.experience.entries import EventEntry, Outcome, TimerEntry, decode_entry
+from nbx.features.keys import (
+    LEASE_LEARNER,
+    MODEL_CHECKPOINT,
+    MODEL_JOURNAL,
+    MODEL_SNAPSHOT,
+    MODEL_VERSION,
+    partition_keys,
+)
+from nbx.features.connection import RedisConnection
+from nbx.features.lease import Lease
+from nbx.features.store import LogEntry, Store
+from nbx.runtime.process import connect, log, pause, stop_event
+from nbx.settings import Settings
+
+LEASE_MS = 5_000
+PAGE = 512
+"""Log entries read from a partition per step."""
+IDLE_S = 0.02
+"""Wait after a step that found nothing."""
+JOURNAL = 100_000
+"""Steps kept in the journal, some 10 MB; at least those after the checkpoint are needed after a kill."""
+_DECISION = b"\xa8decision"
+"""Tag of a decision entry as packed: decisions teach nothing and are not even decoded."""
+TIMEOUT_MS = 5_000.0
+CHECKPOINT_FORMAT = 1
+
+Offsets = dict[int, str]
+
+# KEYS 1 lease, 2 and 3 targets; ARGV 1 holder:token, 2 and 3 values. Sets both or neither.
+_FENCED_SET = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[2], ARGV[2])
+if KEYS[3] then redis.call('SET', KEYS[3], ARGV[3]) end
+return 1
+"""
+# KEYS 1 lease, 2 journal; ARGV 1 holder:token, 2 step, 3 offsets, 4 length to keep
+_FENCED_JOURNAL = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], '0-' .. ARGV[2], 'o', ARGV[3])
+return 1
+"""
+
+
+class Overtaken(Exception):
+    """The lease is no longer ours."""
+
+
+class Checkpoint(Struct, frozen=True, kw_only=True):
+    """Model, step and log offsets, together or not at all."""
+
+    format: int
+    step: int
+    offsets: Offsets
+    """Partition → last log id taken in."""
+    learned: int
+    """Outcomes taken in since the beginning."""
+    learner: bytes
+
+
+class LogLearner:
+    """Folds the log into a learner, step by step.
+
+    Parameters
+    ----------
+    connection, store
+        Where logs, sites and the model live.
+    serving
+        Gives the columns of releases.
+    partitions
+        Number of partitions.
+    """
+
+    def __init__(self, connection: RedisConnection, store: Store, serving: Serving, partitions: int) -> None:
+        self._connection = connection
+        self._store = store
+        self._serving = serving
+        self._partitions = partitions
+        self.learner = Learner()
+        self.step = 0
+        self.learned = 0
+        self.offsets: Offsets = {}
+        self.reached: Offsets = {}
+        """Partition → offset, of the partitions that the last step took something from."""
+        self._layouts: set[int] = set()
+
+    def checkpoint(self) -> bytes:
+        """Pack everything needed to continue."""
+        return msgspec.msgpack.encode(
+            Checkpoint(
+                format=CHECKPOINT_FORMAT,
+                step=self.step,
+                offsets=self.offsets,
+                learned=self.learned,
+                learner=self.learner.checkpoint(),
+            )
+        )
+
+    def restore(self, packed: bytes) -> None:
+        """Continue from a checkpoint; `Unsupported` when this build cannot read it."""
+        try:
+            checkpoint = msgspec.msgpack.decode(packed, type=Checkpoint)
+            if checkpoint.format != CHECKPOINT_FORMAT:
+                raise ValueError(f"format {checkpoint.format}")
+            self.learner = Learner.restore(checkpoint.learner)
+        except (msgspec.DecodeError, ValueError) as error:
+            raise Unsupported(
+                f"the learner's checkpoint cannot be read ({error}); delete {MODEL_CHECKPOINT} and {MODEL_JOURNAL} to "
+                "learn anew from the log",
+                code="checkpoint_format",
+            ) from error
+        self.step, self.offsets, self.learned = checkpoint.step, dict(checkpoint.offsets), checkpoint.learned
+        self._layouts.clear()
+
+    async def take_step(self, until: Offsets | None = None) -> int:
+        """Learn what is new in the log.
+
+        Parameters
+        ----------
+        until
+            Offsets a journalled step reached: exactly these are taken in. None: what is there, a page per partition.
+
+        Returns
+        -------
+        int
+            Entries taken in; the step counts only when it is not 0.
+        """
+        targets = range(self._partitions) if until is None else until
+        pages = await asyncio.gather(*(self._page(p, until[p] if until else "+", until is not None) for p in targets))
+        entries = sorted((entry for page in pages for entry in page), key=_order)
+        if not entries and until is None:
+            return 0
+        outcomes = list(_outcomes(entries))
+        await self._learn(outcomes)
+        self.reached = {entry.partition: entry.entry_id for entry in entries}
+        self.offsets |= self.reached
+        self.step += 1
+        self.learned += len(outcomes)
+        return len(entries)
+
+    async def redo(self) -> int:
+        """Do the journalled steps after the checkpoint again; returns how many."""
+        done = 0
+        while rows := await self._connection.execute(
+            "XRANGE", MODEL_JOURNAL, f"(0-{self.step}", "+", "COUNT", 256, timeout_ms=TIMEOUT_MS
+        ):
+            for _, fields in rows:
+                await self.take_step(msgspec.msgpack.decode(fields[1], type=Offsets))
+                done += 1
+        return done
+
+    async def _page(self, partition: int, end: str, whole: bool) -> list[LogEntry]:
+        start = f"({self.offsets[partition]}" if partition in self.offsets else "-"
+        page = await self._store.log_range(partition, start, end, PAGE)
+        while whole and page and page[-1].entry_id != end:
+            more = await self._store.log_range(partition, f"({page[-1].entry_id}", end, PAGE)
+            if not more:
+                break
+            page += more
+        return page
+
+    async def _learn(self, outcomes: list[Outcome]) -> None:
+        previous = await self._previous_sites(outcomes)
+        writes = []
+        for outcome in outcomes:
+            if not outcome.x:
+                continue
+            await self._know_layout(outcome.release)
+            key = f"{outcome.decision_id}/{outcome.slot}"
+            try:
+                sites = self.learner.learn(_observation(outcome, key), previous.get((key, outcome.revision - 1)))
+            except ValueError as error:
+                log.error("outcome %s/%d teaches nothing: %s", key, outcome.revision, error)
+                continue
+            previous[key, outcome.revision] = sites
+            writes.append((outcome, msgspec.msgpack.encode(sites)))
+        await asyncio.gather(*(self._store_sites(outcome, sites) for outcome, sites in writes))
+
+    async def _previous_sites(self, outcomes: Iterable[Outcome]) -> dict[tuple[str, int], LearnedSites]:
+        corrected = [o for o in outcomes if o.revision > 0]
+        found = await asyncio.gather(
+            *(
+                self._connection.execute("HGET", _sites_key(o), f"{o.slot}/{o.revision - 1}", timeout_ms=TIMEOUT_MS)
+                for o in corrected
+            )
+        )
+        return {
+            (f"{o.decision_id}/{o.slot}", o.revision - 1): msgspec.msgpack.decode(sites, type=LearnedSites)
+            for o, sites in zip(corrected, found, strict=True)
+            if sites is not None
+        }
+
+    async def _store_sites(self, outcome: Outcome, sites: bytes) -> None:
+        plan = await self._serving.plan_of(outcome.release)
+        key = _sites_key(outcome)
+        first = self._connection.execute(
+            "HSET", key, f"{outcome.slot}/{outcome.revision}", sites, timeout_ms=TIMEOUT_MS
+        )
+        second = self._connection.execute("PEXPIRE", key, plan.rules.remember_ms, timeout_ms=TIMEOUT_MS)
+        await first
+        await second
+
+    async def _know_layout(self, release: int) -> None:
+        if release not in self._layouts:
+            plan = await self._serving.plan_of(release)
+            self.learner.register_layout(release, plan.layout.columns)
+            self._layouts.add(release)
+
+
+class Publisher:
+    """Writes journal, snapshots and checkpoints, all fenced by the lease."""
+
+    def __init__(self, connection: RedisConnection, lease: Lease) -> None:
+        self._connection = connection
+        self._lease = lease
+
+    async def journal(self, step: int, offsets: Mapping[int, str]) -> None:
+        """Note the offsets a step reached."""
+        await self._fenced(_FENCED_JOURNAL, (MODEL_JOURNAL,), step, msgspec.msgpack.encode(dict(offsets)), JOURNAL)
+
+    async def snapshot(self, packed: bytes, version: int) -> None:
+        """Publish a snapshot; workers see the version change."""
+        await self._fenced(_FENCED_SET, (MODEL_SNAPSHOT, MODEL_VERSION), packed, version)
+
+    async def checkpoint(self, packed: bytes) -> None:
+        """Keep a checkpoint."""
+        await self._fenced(_FENCED_SET, (MODEL_CHECKPOINT,), packed)
+
+    async def _fenced(self, script: str, keys: tuple[str, ...], *values: bytes | str | int) -> None:
+        done = await self._connection.execute(
+            "EVAL", script, 1 + len(keys), LEASE_LEARNER, *keys, self._lease.fence, *values, timeout_ms=TIMEOUT_MS
+        )
+        if not done:
+            raise Overtaken
+
+
+async def learn(settings: Settings) -> int:
+    """Run until stopped: wait for the lease, catch up, learn."""
+    stop = stop_event()
+    connected = await connect(settings, stop)
+    if connected is None:
+        return 0
+    connection, store = connected
+    kernels.warm_up()
+    lease = Lease(connection, LEASE_LEARNER, f"{socket.gethostname()}:{os.getpid()}", LEASE_MS)
+    log.info("learner ready")
+    while not stop.is_set():
+        try:
+            if await lease.acquire() is None:
+                await pause(stop, LEASE_MS / 3000)
+                continue
+            await _lead(settings, connection, store, lease, stop)
+        except Overtaken:
+            log.warning("another learner has the lease; waiting")
+        except NotReady as error:
+            log.info("learning waits: %s", error)
+            await pause(stop, 1.0)
+        except Unavailable as error:
+            log.warning("learning waits for Redis: %s", error)
+            await pause(stop, 0.5)
+    try:
+        await lease.release()
+    except Unavailable:
+        log.info("the lease will run out by itself")
+    await connection.close()
+    return 0
+
+
+async def _lead(
+    settings: Settings, connection: RedisConnection, store: Store, lease: Lease, stop: asyncio.Event
+) -> None:
+    """Learn while the lease is ours."""
+    serving = Serving(store)
+    state = LogLearner(connection, store, serving, settings.partitions)
+    publisher = Publisher(connection, lease)
+    packed = (await store.read([MODEL_CHECKPOINT], TIMEOUT_MS))[0]
+    if packed is not None:
+        state.restore(packed)
+    again = await state.redo()
+    log.info("learner leads from step %d (%d steps done again, %d outcomes)", state.step, again, state.learned)
+    clock = SystemClock()
+    published = state.step - again if again else state.step
+    renewed_ms = checkpoint_ms = snapshot_ms = clock.now_ms()
+    checkpointed = state.step - again
+    while True:
+        before = state.learned
+        found = 0 if stop.is_set() else await state.take_step()
+        if found:
+            await publisher.journal(state.step, state.reached)
+            LEARNED.inc(state.learned - before)
+        now_ms = clock.now_ms()
+        if state.step > published and (stop.is_set() or now_ms - snapshot_ms >= settings.snapshot_interval_ms):
+            snapshot = state.learner.snapshot(version=state.step, step=state.step)
+            await publisher.snapshot(encode_snapshot(snapshot), state.step)
+            SNAPSHOT.set(state.step)
+            published, snapshot_ms = state.step, now_ms
+        due = now_ms - checkpoint_ms >= settings.checkpoint_interval_ms
+        if state.step > checkpointed and (stop.is_set() or due):
+            await publisher.checkpoint(state.checkpoint())
+            checkpointed, checkpoint_ms = state.step, now_ms
+        if stop.is_set():
+            return
+        if now_ms - renewed_ms >= LEASE_MS // 3:
+            if not await lease.renew():
+                raise Overtaken
+            renewed_ms = now_ms
+        if found < PAGE:
+            await pause(stop, IDLE_S)
+
+
+def _order(entry: LogEntry) -> tuple[int, int, int]:
+    ms, _, sequence = entry.entry_id.partition("-")
+    return int(ms), int(sequence), entry.partition
+
+
+def _outcomes(entries: Iterable[LogEntry]) -> Iterable[Outcome]:
+    for entry in entries:
+        if _DECISION in entry.payload[:16]:
+            continue
+        try:
+            decoded = decode_entry(entry.payload)
+        except msgspec.DecodeError as error:
+            log.error("log entry %s of partition %d is skipped: %s", entry.entry_id, entry.partition, error)
+            continue
+        if isinstance(decoded, EventEntry | TimerEntry):
+            LEARNER_LAG_S.set(max(0.0, SystemClock().now_ms() - _order(entry)[0]) / 1000)
+            yield from decoded.outcomes
+
+
+def _observation(outcome: Outcome, key: str) -> Observation:
+    return Observation(
+        key=key,
+        revision=outcome.revision,
+        action=outcome.action,
+        group=outcome.group,
+        layout=outcome.release,
+        x=outcome.x,
+        response=outcome.response,
+        response_weight=outcome.response_weight,
+        experience=outcome.experience,
+        experience_weight=outcome.experience_weight,
+    )
+
+
+def _sites_key(outcome: Outcome) -> str:
+    return partition_keys(int(outcome.decision_id[:3], 16)).sites(outcome.decision_id)

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nbx.catalog.conditions import ConditionError, check_condition, compile_condition, vocabulary
+from nbx.catalog.model import Catalog
+from nbx.catalog.parse import CatalogFaults, Finding, parse_catalog
+
+EXAMPLE = (Path(__file__).parents[2] / "examples" / "retail_bank.yaml").read_text()
+LINES = EXAMPLE.splitlines(keepends=True)
+FEATURES = parse_catalog(EXAMPLE).features
+SPLICES = st.sampled_from(
+    [
+        "- ",
+        "? ",
+        "*a",
+        "&a ",
+        "!x ",
+        "{",
+        "}",
+        "[",
+        "]",
+        ": ",
+        "\n",
+        "'",
+        '"',
+        "|",
+        "0",
+        "-",
+        ".inf",
+        "~",
+        "é",
+        "\t",
+        "#",
+    ]
+) | st.text(max_size=5)
+WORDS = (
+    st.sampled_from(["customer", ".", "age", "tier", "customer.age", "request.hour", "relationship.balance", "request"])
+    | st.sampled_from(["(", ")", "[", "]", "{", "}", ",", "?", ":", "&&", "||", "!", "==", "<", "+", "-", "in", "//"])
+    | st.sampled_from(["true", "null", "1", "1.5", "'a'", "r'\\'", "b'x'", '"""', "'", '"', "\n", "é"])
+    | st.sampled_from(["exists(", ".all(x,", "has(", "size(", ".map("])
+)
+
+
+def findings_of(text: str) -> tuple[Finding, ...]:
+    try:
+        catalog = parse_catalog(text)
+    except CatalogFaults as faults:
+        return faults.findings
+    assert msgspec.json.decode(msgspec.json.encode(catalog), type=Catalog) == catalog
+    return ()
+
+
+def check(text: str) -> None:
+    start = time.perf_counter()
+    findings = findings_of(text)
+    assert time.perf_counter() - start < 1.0
+    lines = sum(text.count(sign) for sign in "\n\r\x85\u2028\u2029")
+    assert all(0 <= each.line <= lines + 2 and each.message and str(each) for each in findings)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.text())
+def test_any_text_is_a_catalog_or_faults(text: str) -> None:
+    check(text)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(st.tuples(st.integers(0, len(EXAMPLE)), st.integers(0, 20), SPLICES), min_size=1, max_size=4))
+def test_a_damaged_catalog_is_a_catalog_or_faults(edits: list[tuple[int, int, str]]) -> None:
+    text = EXAMPLE
+    for start, length, splice in edits:
+        text = text[:start] + splice + text[start + length :]
+    check(text)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.integers(0, len(LINES) - 1), max_size=10), st.integers(0, len(LINES)))
+def test_lines_left_out_and_repeated(moved: list[int], cut: int) -> None:
+    check("".join(LINES[:cut] + [LINES[i] for i in moved] + LINES[cut + len(moved) :]))
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.lists(WORDS, max_size=12).map(" ".join) | st.text(max_size=30))
+def test_any_condition_is_good_or_has_faults_inside_it(source: str) -> None:
+    words = vocabulary(FEATURES)
+    faults = check_condition(source, words)
+    assert all(0 <= fault.offset <= len(source) and fault.message for fault in faults)
+    if not faults:
+        assert compile_condition(source).paths <= words.keys()
+    else:
+        try:
+            compile_condition(source)
+        except ConditionError:
+            assert faults[0].code == "condition_syntax"

@@ -1,0 +1,297 @@
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from nbx import limits
+from nbx.catalog.lint import lint_catalog
+from nbx.catalog.model import Catalog, DefaultChoice, Limit, Pause
+from nbx.catalog.parse import DEPTH, FINDINGS, CatalogFaults, Finding, parse_catalog, scale_durations
+from nbx.errors import SetupError
+from nbx.features.schema import Aggregate, Encoding
+
+EXAMPLE = (Path(__file__).parents[3] / "examples" / "retail_bank.yaml").read_text()
+HEAD = """\
+catalog: bank
+features:
+  age: {type: number, default: 42}
+placements:
+  hero: {channel: web, impressions: reported}
+groups:
+  cards: {}
+actions:
+"""
+ACTION = "  {name}: {{group: cards, value: {value}, treatments: {{a: {{placements: [hero]}}}}}}\n"
+
+
+def findings_of(text: str) -> tuple[Finding, ...]:
+    with pytest.raises(CatalogFaults) as raised:
+        parse_catalog(text)
+    return raised.value.findings
+
+
+def brief(text: str) -> list[str]:
+    return [f"{each.line}:{each.column} {each.path} {each.code}" for each in findings_of(text)]
+
+
+def action(fields: str) -> str:
+    return f"{HEAD}  up:\n    group: cards\n    treatments: {{a: {{placements: [hero]}}}}\n{fields}"
+
+
+def test_the_example_is_good_and_survives_json() -> None:
+    catalog = parse_catalog(EXAMPLE)
+    assert lint_catalog(catalog) == []
+    assert msgspec.json.decode(msgspec.json.encode(catalog), type=Catalog) == catalog
+
+
+def test_values_arrive_as_written() -> None:
+    catalog = parse_catalog(EXAMPLE)
+    features = {each.name: each for each in catalog.features}
+    assert features["age"].encoding == Encoding(kind="standard", mean=42.0, sd=15.0)
+    assert features["age"].max_age_ms == 365 * 86_400_000
+    assert features["has_savings"].encoding.kind == "flag"
+    assert features["is_mobile"].origin == "context"
+    assert features["visits_7d"].origin == Aggregate(event="page_view", kind="count", window_ms=7 * 86_400_000)
+    assert features["spend_30d"].origin == Aggregate(
+        event="card_purchase", kind="sum", property="amount", window_ms=30 * 86_400_000
+    )
+    assert features["mood"].origin == Aggregate(
+        event="call", kind="decayed_mean", property="sentiment", half_life_ms=7 * 86_400_000
+    )
+    assert features["hours_since_visit"].default == 720.0
+    assert catalog.placements[0].default == DefaultChoice(action="security_checkup", treatment="hero")
+    card = catalog.actions[0]
+    assert card.limits == (Limit(max=2, per_ms=7 * 86_400_000),)
+    assert card.pause == Pause(declined_ms=30 * 86_400_000, ignored_ms=7 * 86_400_000)
+    assert card.attention_ms == 20 * 60_000
+    assert catalog.experience.points == {"ignored": -0.5}
+
+
+def test_json_is_read_like_yaml() -> None:
+    text = json.dumps({"catalog": "bank", "features": {"a": {"type": "boolean"}}}, indent="\t")
+    assert parse_catalog(text) == parse_catalog("catalog: bank\nfeatures: {a: {type: boolean}}")
+
+
+@pytest.mark.parametrize(
+    ("word", "ms"),
+    [
+        ("500ms", 500),
+        ("30s", 30_000),
+        ("15m", 900_000),
+        ("12h", 43_200_000),
+        ("7d", 604_800_000),
+        ("2w", 1_209_600_000),
+    ],
+)
+def test_durations(word: str, ms: int) -> None:
+    assert parse_catalog(f"catalog: a\nattribution: {word}").attribution_ms == ms
+
+
+@pytest.mark.parametrize("word", ["7", "7 d", "1.5h", "-1d", "0s", "3651d", "d", "[7d]", "99999999999999999999w", '""'])
+def test_what_is_no_duration(word: str) -> None:
+    assert [each.path for each in findings_of(f"catalog: a\nattribution: {word}")] == ["attribution"]
+
+
+def test_a_hundred_faults_are_all_found_where_they_are() -> None:
+    text = HEAD + "".join(ACTION.format(name=f"a{i}", value=-i) for i in range(1, 101))
+    found = findings_of(text)
+    assert [each.line for each in found] == list(range(9, 109))
+    assert {each.column for each in found[:9]} == {29}
+    assert str(found[2]) == "catalog.yaml:11:29 actions.a3.value: must be >= 0, found -3"
+
+
+def test_faults_of_every_kind_in_one_run() -> None:
+    text = """\
+catalog: Bank
+attribution: soon
+features:
+  balance: {type: number}
+  city: {type: category}
+  age: {type: numbr, default: .nan}
+  tier: {type: category, encode: {onehot: [a, b, a]}}
+  spend: {type: number, from: {event: buy, sum: amount}}
+  last: {type: boolean, encode: {log: 3}}
+  old: {type: number, from: context, max_age: 3d}
+placements:
+  hero: {channel: web, impressions: reported, slots: 11, default: {action: upp, treatment: a}}
+groups:
+  cards: {limits: [{max: 65, per: 7d}, {max: 1}]}
+actions:
+  none: {group: cads, treatments: {}}
+  up:
+    group: cards
+    clas: service
+    value: -3
+    asks: [time]
+    eligible: "customer.agee > 30 && customer.x"
+    treatments:
+      a: {placements: [hero, hera]}
+      b: {placements: [hero]}
+      a: {placements: []}
+experience: {floor: 3, points: {accept: 1}}
+"""
+    assert brief(text) == [
+        "1:10 catalog name",
+        "2:14 attribution type",
+        "4:3 features.balance reserved",
+        "5:3 features.city.encode missing",
+        "6:15 features.age.type type",
+        "6:31 features.age.default not_finite",
+        "7:50 features.tier.encode.onehot[2] duplicate",
+        "8:25 features.spend.from.window missing",
+        "9:25 features.last.encode encoding",
+        "10:47 features.old.max_age max_age",
+        "12:54 placements.hero.slots range",
+        "12:76 placements.hero.default.action unknown_action",
+        "14:26 groups.cards.limits[0].max range",
+        "14:40 groups.cards.limits[1].per missing",
+        "16:3 actions.none reserved",
+        "16:17 actions.none.group unknown_group",
+        "16:23 actions.none.treatments no_treatment",
+        "19:5 actions.up.clas unknown_key",
+        "20:12 actions.up.value range",
+        "21:5 actions.up.asks asks_without_giving",
+        "22:16 actions.up.eligible condition_name",
+        "22:38 actions.up.eligible condition_name",
+        "24:30 actions.up.treatments.a.placements[1] unknown_placement",
+        "25:24 actions.up.treatments.b.placements[0] second_treatment",
+        "26:7 actions.up.treatments.a duplicate_key",
+        "27:21 experience.floor range",
+        "27:33 experience.points.accept unknown_key",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("written", "line", "column"),
+    [
+        ("    eligible: customer.age > 3 && customer.b > 1\n", 12, 35),
+        ("    eligible: 'customer.age > 3 && \"it''s\" != \"\" && customer.b > 1'\n", 12, 53),
+        ('    eligible: "customer.age > 3 && \\"\\u00e9\\" != \\"\\" && customer.b > 1"\n', 12, 58),
+        ("    eligible: >-\n      customer.age > 3\n        && customer.b > 1\n", 14, 12),
+        ("    eligible: |\n      customer.age > 3\n      && customer.b > 1\n    # a note\n", 14, 10),
+        ("    eligible: customer.age > 3\n      && customer.b > 1\n", 13, 10),
+        ("    eligible: customer.age >\n", 12, 29),
+        ("    eligible: |\n      customer.age >\n    # a note\n", 13, 21),
+    ],
+)
+def test_faults_inside_a_condition_are_placed_in_every_yaml_style(written: str, line: int, column: int) -> None:
+    [finding] = findings_of(action(written))
+    assert (finding.path, finding.line, finding.column) == ("actions.up.eligible", line, column)
+
+
+def test_unknown_words_get_a_suggestion() -> None:
+    messages = [each.message for each in findings_of(action("    ownr: me\n").replace("[hero]", "[heroo]"))]
+    assert messages == ["unknown placement `heroo`. Did you mean `hero`?", "unknown key. Did you mean `owner`?"]
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "code"),
+    [
+        ("", "1:1", "empty"),
+        ("# nothing\n", "1:1", "empty"),
+        ("catalog: [1,\nb: }", "2:4", "yaml"),
+        ("catalog: 'x", "1:12", "yaml"),
+        ("catalog: a\n\tb: 1", "2:1", "yaml"),
+        ("catalog: a\x07", "1:11", "yaml"),
+        ("catalog: a\nb: \ud800", "2:4", "yaml"),
+        ("catalog: a\n--- b", "2:1", "yaml"),
+        ("- a", "1:1", "type"),
+        ("catalog: " + "[" * 100_000, f"1:{10 + DEPTH}", "too_large"),
+    ],
+)
+def test_text_that_is_no_catalog_is_one_finding_with_its_place(text: str, place: str, code: str) -> None:
+    [finding] = findings_of(text)
+    assert (f"{finding.line}:{finding.column}", finding.code) == (place, code)
+
+
+def test_anchors_aliases_and_tags_are_refused_without_expanding_them() -> None:
+    bomb = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 60))
+    start = time.perf_counter()
+    codes = [each.code for each in findings_of("catalog: a\n" + bomb)]
+    assert time.perf_counter() - start < 1.0
+    assert {"anchor", "alias"} <= set(codes)
+    assert [each.code for each in findings_of("catalog: !!python/object:os.system a")] == ["tag"]
+
+
+def test_a_file_beyond_the_bound_is_refused_before_it_is_read() -> None:
+    start = time.perf_counter()
+    [finding] = findings_of("catalog: a\n" + "a: 1\n" * (limits.CATALOG_BYTES // 5))
+    assert time.perf_counter() - start < 0.2
+    assert finding.code == "too_large"
+    assert findings_of("é" * (limits.CATALOG_BYTES // 2 + 1))[0].code == "too_large"
+
+
+def test_findings_are_bounded_and_the_rest_is_counted() -> None:
+    text = HEAD + "".join(ACTION.format(name=f"a{i}", value=-1) for i in range(FINDINGS + 17))
+    found = findings_of(text)
+    assert len(found) == FINDINGS + 1
+    assert found[-1].message == "and 17 more: put these right first"
+
+
+def test_words_that_older_yaml_misreads_stay_words() -> None:
+    text = "catalog: a\nfeatures: {c: {type: category, encode: {onehot: [no, on, 12:30, 1_0]}, default: yes}}"
+    [feature] = parse_catalog(text).features
+    assert feature.encoding.categories == ("no", "on", "12:30", "1_0")
+    assert feature.default == "yes"
+
+
+def test_content_passes_through_as_json_has_it() -> None:
+    text = action("").replace("[hero]", "[hero], content: {a: [1, 2.5, true, null, 'x', no], b: {c: '1'}}")
+    content = parse_catalog(text).actions[0].treatments[0].content
+    assert content == {"a": [1, 2.5, True, None, "x", "no"], "b": {"c": "1"}}
+    for bad in (".inf", "1e999", "9007199254740993", "123456789012345678901234567890"):
+        found = findings_of(action("").replace("[hero]", f"[hero], content: {{a: {bad}}}"))
+        assert [each.path for each in found] == ["actions.up.treatments.a.content.a"]
+
+
+def test_five_hundred_actions_are_checked_within_a_second() -> None:
+    body = "".join(
+        f"""  a{i}:
+    group: cards
+    value: 60
+    gives: [cashback]
+    asks: [time]
+    eligible: "customer.age > {i}.5 && relationship.balance > -{i}.25 && request.channel == 'web'"
+    limits: [{{max: 2, per: 7d}}]
+    pause: {{declined: 30d, ignored: 7d}}
+    owner: cards-team
+    treatments:
+      hero: {{placements: [hero], content: {{headline: some words, body: some more words, cta: go}}}}
+"""
+        for i in range(500)
+    )
+    start = time.perf_counter()
+    assert len(parse_catalog(HEAD + body).actions) == 500
+    assert time.perf_counter() - start < 2.0  # measured: 0.4; twice the bar, for a busy machine
+
+
+def test_scaled_durations_keep_their_proportions() -> None:
+    catalog = parse_catalog(EXAMPLE)
+    fast = scale_durations(catalog, 10_080.0, least_attention_ms=2_000)
+    assert fast.attribution_ms == 60_000
+    assert fast.placements[0].delivery_ms == fast.placements[0].attention_ms == 2_000
+    assert fast.placements[2].attention_ms == 25_714
+    assert fast.actions[0].limits[0].per_ms == 60_000
+    assert fast.actions[0].pause == Pause(declined_ms=257_143, ignored_ms=60_000)
+    assert fast.actions[0].attention_ms == 2_000
+    assert fast.actions[1].attention_ms == 0
+    features = {each.name: each for each in fast.features}
+    assert isinstance(features["visits_7d"].origin, Aggregate)
+    assert features["visits_7d"].origin.window_ms == 60_000
+    assert features["hours_since_visit"].default == pytest.approx(720 / 10_080)
+    assert features["tenure_years"].encoding == catalog.features[2].encoding
+    assert catalog == parse_catalog(EXAMPLE)
+
+
+def test_a_set_duration_never_becomes_unset() -> None:
+    assert scale_durations(parse_catalog(EXAMPLE), 1e15, least_attention_ms=1).attribution_ms == 1
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, float("nan"), float("inf")])
+def test_scaling_needs_a_positive_factor(factor: float) -> None:
+    with pytest.raises(SetupError, match="factor"):
+        scale_durations(Catalog(name="a"), factor, least_attention_ms=1)
