@@ -97,9 +97,8 @@ def main(smoke: bool) -> None:
         for name, us in result.items():
             print(f"  {name:<30} {us:9.1f} µs")
         print(f"  score: {result['score, NumPy'] / result['score']:.1f} × faster than NumPy")
-        print(
-            f"  selection: {result[f'{SAMPLES} samples, NumPy'] / result['selection']:.1f} × faster than {SAMPLES} samples"
-        )
+        sampled = result[f"{SAMPLES} samples, NumPy"]
+        print(f"  selection: {sampled / result['selection']:.1f} × faster than {SAMPLES} samples")
 
 
 if __name__ == "__main__":

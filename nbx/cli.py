@@ -159,9 +159,9 @@ def _run_process(main: Callable[[Settings], Any]) -> None:
 @app.command("warm-up", hidden=True)
 def warm_up() -> None:
     """Compile the kernels, so that processes start fast."""
-    from nbx.bandits import kernels
+    from nbx.decision.warm_up import warm_up as compile_kernels
 
-    kernels.warm_up()
+    compile_kernels()
 
 
 @app.command()
@@ -200,9 +200,10 @@ def backtest(
     data: Annotated[Path, typer.Argument(help="CSV (also .gz) or Parquet file of a randomised log.")],
     spec: Annotated[Path, typer.Option(help="How its columns map to features, actions and the outcome.")],
     url: Annotated[str, typer.Option(help="Use this service instead of starting a private one.")] = "",
-    grpc: Annotated[str, typer.Option(hidden=True)] = "",
     rows: Annotated[int, typer.Option(min=0, help="Use only so many rows; 0: all.")] = 0,
-    seed: int = 7,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Shuffle the rows with this seed; default: as the specification says.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run logged, randomised data through the live decision path and compare with uniform and single actions."""

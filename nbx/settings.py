@@ -113,7 +113,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
             return path
         name = blake2b(os.fsencode(data_dir), digest_size=8).hexdigest()
-        return Path("/tmp", f"nbx-{os.getuid()}", f"{name}.sock")
+        return Path("/tmp", f"nbx-{os.getuid()}", f"{name}.sock")  # noqa: S108 - made 0700 and checked when it is used
 
     @property
     def effective_redis_url(self) -> str:
@@ -128,7 +128,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     @property
     def url(self) -> str:
         """URL under which this machine reaches the HTTP face."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - a name, not a bind
         return f"http{'s' if self.tls_cert else ''}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     def environment(self) -> dict[str, str]:

@@ -79,10 +79,13 @@ def problem(error: errors.NbxError) -> Problem:
     )
 
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What a codec raises for a body it cannot read."""
+
 _PATH = re.compile(r" - at `(?:key in )?\$\.?(.*?)`$")
 
 
-def from_decode(error: msgspec.DecodeError) -> errors.Invalid:
+def from_decode(error: Exception) -> errors.Invalid:
     """Turn a codec's complaint into ours, with the field it names.
 
     Examples
@@ -92,10 +95,12 @@ def from_decode(error: msgspec.DecodeError) -> errors.Invalid:
     ('slots', 'Expected `int`, got `str`')
     """
     text = str(error)
+    if isinstance(error, RecursionError):
+        return errors.Invalid("the body is nested too deeply", code="json_malformed")
     if not isinstance(error, msgspec.ValidationError):
         return errors.Invalid(f"the body is not valid JSON: {text}", code="json_malformed")
     found = _PATH.search(text)
-    path = found.group(1).removesuffix("[...]") if found else ""
+    path = found.group(1).replace("[...]", "") if found else ""
     missing = re.search(r"missing required field `(\w+)`", text)
     if missing:
         path = f"{path}.{missing.group(1)}".lstrip(".")

@@ -10,6 +10,7 @@ from typing import Any, cast, get_args
 import grpc
 import msgspec
 from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -61,6 +62,7 @@ class Grpc:
     async def decide_stream(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
         """`DecisionService.DecideStream`: up to `STREAM_WINDOW` in flight; replies as they are ready."""
         await self._answer(context, "decide", _nothing())
+        authorization = _authorization(context)
         done: asyncio.Queue[Any] = asyncio.Queue()
         gate = asyncio.Semaphore(STREAM_WINDOW)
         running: set[asyncio.Task[None]] = set()
@@ -72,19 +74,24 @@ class Grpc:
                 gate.release()
 
         async def read() -> None:
-            async for request in requests:
-                await gate.acquire()
-                task = asyncio.create_task(one(request))
-                running.add(task)
-                task.add_done_callback(running.discard)
-            await asyncio.gather(*running)
-            await done.put(None)
+            try:
+                async for request in requests:
+                    self._keys.check(authorization, "decide")
+                    await gate.acquire()
+                    task = asyncio.create_task(one(request))
+                    running.add(task)
+                    task.add_done_callback(running.discard)
+                await asyncio.gather(*running)
+            finally:
+                await done.put(None)
 
         reader = asyncio.create_task(read())
         try:
             while (result := await done.get()) is not None:
                 yield result
             await reader
+        except NbxError as error:
+            await _abort(context, error)
         finally:
             for task in (reader, *running):
                 task.cancel()
@@ -119,6 +126,7 @@ class Grpc:
         return _reply(await self._plane.decisions.decide(_request(request)))
 
     async def _decide_batch(self, request: Any) -> Any:
+        _parsed(request)
         if not request.requests:
             raise Invalid("requests is empty", field="requests")
         if len(request.requests) > BATCH:
@@ -129,12 +137,14 @@ class Grpc:
 
     async def _result(self, request: Any) -> Any:
         (item,) = await self._plane.decide_many([_or_error(request)])
+        correlation = "" if request is None else request.correlation
         if item.reply is not None:
-            return pb.DecideResult(correlation=request.correlation, reply=_reply(item.reply))
+            return pb.DecideResult(correlation=correlation, reply=_reply(item.reply))
         assert item.problem is not None
-        return pb.DecideResult(correlation=request.correlation, problem=_problem(item.problem))
+        return pb.DecideResult(correlation=correlation, problem=_problem(item.problem))
 
     async def _record(self, request: Any) -> Any:
+        _parsed(request)
         if not request.events:
             raise Invalid("events is empty", field="events")
         if len(request.events) > BATCH:
@@ -187,7 +197,19 @@ def _event_handlers(face: Grpc) -> grpc.GenericRpcHandler:
 
 
 def _handler(kind: Callable[..., Any], method: Any, request: Any) -> Any:
-    return kind(method, request_deserializer=request.FromString, response_serializer=lambda m: m.SerializeToString())
+    def parse(packed: bytes) -> Any:
+        try:
+            return request.FromString(packed)
+        except DecodeError:  # raised from here it would be answered as UNKNOWN, or end a stream without a word
+            return None
+
+    return kind(method, request_deserializer=parse, response_serializer=lambda m: m.SerializeToString())
+
+
+def _parsed(request: Any) -> Any:
+    if request is None:
+        raise Invalid("the message cannot be read as protobuf of its type", code="message_malformed")
+    return request
 
 
 async def _nothing() -> None:
@@ -227,6 +249,7 @@ def _or_error(request: Any) -> DecideRequest | NbxError:
 
 
 def _request(request: Any) -> DecideRequest:
+    _parsed(request)
     mode, explain = request.mode or "live", request.explain or "none"
     for field, value, allowed in (("mode", mode, get_args(Mode)), ("explain", explain, get_args(Explain))):
         if value not in allowed:

@@ -19,7 +19,7 @@ from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
 from nbx import __version__
 from nbx.api.auth import KeyRecord
 from nbx.api.console_routes import console_routes, trusted_browser
-from nbx.api.errors import PROBLEM_TYPE, Fault, Problem, problem
+from nbx.api.errors import PROBLEM_TYPE, UNREADABLE, Fault, Problem, from_decode, problem
 from nbx.api.plane import DataPlane
 from nbx.api.reports import customer_report, decision_report
 from nbx.api.schemas import (
@@ -47,7 +47,7 @@ from nbx.decision.replay import Replay, replay
 from nbx.errors import Invalid, NbxError, NotReady
 from nbx.experience.entries import Event
 from nbx.experience.service import EventResult
-from nbx.limits import CATALOG_BYTES
+from nbx.limits import BODY_BYTES, CATALOG_BYTES
 
 _log = logging.getLogger(__name__)
 FAULTS_SHOWN = 1000
@@ -142,6 +142,7 @@ def _decision_routes(services: Services, plane: DataPlane) -> Router:
             change,
         ],  # fmt: skip
         guards=[scope_guard(services)],
+        request_max_body_size=BODY_BYTES,
     )
 
 
@@ -236,6 +237,11 @@ def _on_error(_: Request[Any, Any, Any], error: NbxError) -> Response[bytes]:
 
 
 def _on_http_error(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    cause: BaseException | None = error
+    while cause is not None:  # the codec's own complaint names the field; Litestar wraps it
+        if isinstance(cause, UNREADABLE):
+            return _respond(problem(from_decode(cause)))
+        cause = cause.__cause__
     field, detail = "", error.detail
     extra = error.extra
     if isinstance(extra, list) and extra and isinstance(extra[0], dict):
@@ -254,5 +260,7 @@ def _on_http_error(_: Request[Any, Any, Any], error: HTTPException) -> Response[
 
 
 def _on_surprise(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    if isinstance(error, UNREADABLE):
+        return _respond(problem(from_decode(error)))
     _log.error("unexpected error on %s", request.url.path, exc_info=error)
     return _respond(problem(NbxError("something went wrong here; it is in the service's log")))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 
 import msgspec
 
-from nbx.api.errors import from_decode, problem
+from nbx.api.errors import UNREADABLE, from_decode, problem
 from nbx.api.schemas import BatchItem, InteractionReply, InteractionRequest
 from nbx.audit.metrics import ERRORS, EVENTS
 from nbx.decision.messages import DecideReply, DecideRequest
@@ -17,6 +18,7 @@ from nbx.experience.entries import Event
 from nbx.experience.service import EventResult, EventService
 from nbx.limits import BATCH
 
+_log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
 _decode_request = msgspec.json.Decoder(DecideRequest).decode
 _decode_raw_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -40,7 +42,7 @@ class DataPlane:
         """`POST /v1/decisions`."""
         try:
             request = _decode_request(body)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise from_decode(error) from None
         return _encode(await self.decisions.decide(request))
 
@@ -51,7 +53,7 @@ class DataPlane:
         for row in rows:
             try:
                 decoded.append(_decode_request(row))
-            except msgspec.DecodeError as error:
+            except UNREADABLE as error:
                 decoded.append(from_decode(error))
         return _encode(await self.decide_many(decoded))
 
@@ -92,13 +94,16 @@ class DataPlane:
         except NbxError as error:
             ERRORS.labels(error.code).inc()
             return BatchItem(problem=problem(error))
+        except Exception:
+            _log.exception("unexpected error in one of many decisions")
+            return BatchItem(problem=problem(NbxError("something went wrong here; it is in the service's log")))
         return BatchItem(reply=reply)
 
 
 def _rows(body: bytes, name: str) -> list[msgspec.Raw]:
     try:
         rows = _decode_raw_list(body)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise from_decode(error) from None
     if not rows:
         raise Invalid(f"{name} is empty", field=name)
@@ -110,7 +115,7 @@ def _rows(body: bytes, name: str) -> list[msgspec.Raw]:
 def _decoded(row: msgspec.Raw, index: int) -> Event | EventResult:
     try:
         return _decode_event(row)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         fault = from_decode(error)
         field = f"events[{index}].{fault.field}" if fault.field else f"events[{index}]"
         return EventResult("", "rejected", code=fault.code, detail=fault.message, field=field)

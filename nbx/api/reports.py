@@ -32,7 +32,6 @@ from nbx.experience.relationship import relationship_features
 from nbx.features.keys import partition_keys
 from nbx.features.state import decode_state
 from nbx.features.store import versioned
-from nbx.features.vector import resolve
 from nbx.ids import checked_id, decision_ref, partition_of
 
 LATEST = 12
@@ -82,7 +81,7 @@ async def customer_report(services: Services, customer_id: str, count: int) -> C
         customer_id=customer_id,
         state_version=version,
         profile={name: known.value for name, known in state.profile.items()},
-        features=resolve(plan.features, state, {}, now_ms),
+        features=plan.resolver.resolve(state, {}, now_ms),
         relationship=relationship_features(state, now_ms, plan.rules.experience),
         outcomes=dict(state.outcomes),
         paused={name: f"{pause.outcome} until {pause.until_ms}" for name, pause in state.pauses.items()},

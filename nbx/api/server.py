@@ -15,7 +15,7 @@ from nbx.api.grpc import start_grpc
 from nbx.api.http import make_app
 from nbx.api.plane import DataPlane
 from nbx.api.wiring import wire
-from nbx.bandits import kernels
+from nbx.decision.warm_up import warm_up
 from nbx.runtime.process import log, stop_event
 from nbx.settings import Settings
 
@@ -23,6 +23,8 @@ GRACE_S = 10
 """Seconds that requests in flight get to finish when the process is told to stop."""
 KEEP_ALIVE_S = 75
 BACKLOG = 2048
+GC_THRESHOLD = 20_000
+"""Objects between two young collections: what a few hundred requests in flight hold."""
 
 
 class _Server(uvicorn.Server):
@@ -37,7 +39,7 @@ class _Server(uvicorn.Server):
 async def serve(settings: Settings) -> int:
     """Run until stopped; returns the exit code."""
     stop = stop_event()
-    kernels.warm_up()
+    warm_up()
     services = wire(settings)
     plane = DataPlane(services.decisions, services.events)
     app = Front(make_app(services, plane), plane, services.keys)
@@ -64,6 +66,7 @@ async def serve(settings: Settings) -> int:
     # what lives as long as the process is never garbage: without this a full collection shows up as a slow decision
     gc.collect()
     gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, 20, 50)
     log.info("api ready on %s:%d, gRPC on %d", settings.host, settings.port, settings.grpc_port)
     serving = asyncio.create_task(server.serve(sockets=[_listen(settings)]))
     stopping = asyncio.create_task(stop.wait())

@@ -1,4 +1,4 @@
-
+# ruff: noqa: PLR0917 - kernels are functions over arrays
 """Numba kernels of serving: functions over arrays, nothing else.
 
 Scoring. The quadratic form x'Σx is a dot product of two packed upper triangles: Σ as stored, x xᵀ with its
@@ -126,7 +126,7 @@ def score(
 
     Notes
     -----
-    Cost: n·d(d+1)/2 multiply-adds, 5 µs for n = 50, d = 32.
+    Cost: n·d(d+1)/2 multiply-adds, 9 µs for n = 50, d = 32.
     """
     d = len(x)
     outer = np.empty(d * (d + 1) // 2, np.float32)

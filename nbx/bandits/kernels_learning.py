@@ -1,4 +1,4 @@
-
+# ruff: noqa: PLR0917 - kernels are functions over arrays
 """Numba kernels of learning: sites in, natural parameters and their mean and covariance out.
 
 One site adds τ x xᵀ and ν x to the natural parameters; mean and covariance follow by Sherman–Morrison. Products are
@@ -58,8 +58,9 @@ def logistic_site(m: float, q: float, y: float, weight: float) -> tuple[float, f
     a = m + min(weight * (y - 1.0), 0.0) * q
     b = m + weight * y * q
     z = m
+    before = math.inf
     p = 1.0 / (1.0 + math.exp(-max(min(z, 700.0), -700.0)))
-    for _ in range(100):
+    for _ in range(200):
         slope = (m - z) + q * weight * (y - p)
         if slope > 0.0:
             a = z
@@ -67,8 +68,9 @@ def logistic_site(m: float, q: float, y: float, weight: float) -> tuple[float, f
             b = z
         step = slope / (1.0 + q * weight * p * (1.0 - p))
         after = z + step
-        if not a <= after <= b:
+        if not a <= after <= b or abs(step) > 0.5 * before:
             after = 0.5 * (a + b)
+        before = abs(after - z)
         done = abs(after - z) <= 1e-13 * (1.0 + abs(z))
         z = after
         p = 1.0 / (1.0 + math.exp(-max(min(z, 700.0), -700.0)))
@@ -223,3 +225,14 @@ def refresh(ridge: float, prior: F64, prior_eta: F64, lam: F64, eta: F64, mean: 
         f = prior_eta[k] + eta[k]
         for i in range(d):
             mean[i] += cov[k, i] * f
+
+
+def warm_up() -> None:
+    """Compile (or load from the cache) every kernel with the types the learner uses."""
+    lam, cov = np.zeros((2, 2)), np.eye(2)
+    x, eta, mean = np.ones(2), np.zeros(2), np.zeros(2)
+    project(x, mean, cov, np.empty(2))
+    learn_logistic(x, 1.0, 1.0, 1.0, 1.0, lam, eta, mean, cov)
+    learn_linear(x, 1.0, 1.0, 1.0, 1.0, lam, eta, mean, cov)
+    subtract_site(x, 1.0, 1.0, lam, eta, mean, cov)
+    refresh(1.0, lam, eta, lam, eta, mean, cov)

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Self
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 from river import metrics, stats
 
 from nbx.bandits import kernels_learning, pooling
@@ -26,6 +25,8 @@ from nbx.bandits.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
     from nbx.bandits.kernels import F64
 
@@ -97,6 +98,8 @@ class _LearnerState(msgspec.Struct, frozen=True, kw_only=True):
     columns: list[str]
     layouts: dict[int, tuple[str, ...]]
     actions: list[_ActionState]
+    groups: dict[str, list[str]]
+    """Members in the order in which their evidence is added up: another order would round differently."""
     window: bytes
 
 
@@ -336,6 +339,7 @@ class Learner:
                     )
                     for action, models in self._models.items()
                 ],
+                groups=self._groups,
                 window=self._window.tobytes(),
             )
         )
@@ -369,6 +373,7 @@ class Learner:
             models = learner._join(saved.action, saved.group)
             models.response.posterior = Posterior.decode(saved.response)
             models.experience.posterior = Posterior.decode(saved.experience)
+        learner._groups = {group: list(members) for group, members in state.groups.items()}
         learner._window = np.frombuffer(state.window).reshape(WINDOW, 4).copy()
         return learner
 
@@ -377,7 +382,7 @@ class Learner:
         if at is None:
             raise ValueError(f"layout: release {observation.layout} is not registered")
         x = observation.x
-        given = np.frombuffer(x, "<f4") if isinstance(x, bytes) else x
+        given = np.frombuffer(x, "<f4" if len(x) % 4 == 0 else "u1") if isinstance(x, bytes) else x
         if given.shape != at.shape:
             raise ValueError(f"x: shape {given.shape} where release {observation.layout} has {at.shape}")
         vector = np.zeros(len(self.columns))
@@ -428,7 +433,7 @@ class Learner:
                 posterior.unlearn(x, old)
             return None
         if old is None and posterior.observations % REPOOL_EVERY == 0:
-            self._repool(observation.action, models)
+            self._repool(models)
         if observation.revision == 0:
             self._window[self.step % WINDOW, :2] = moderated(*posterior.predict(x)), observation.response
         return models.response.learn_vector(x, observation.response, observation.response_weight, replaces=old)
@@ -443,16 +448,12 @@ class Learner:
             self._window[self.step % WINDOW, 2:] = posterior.predict(x)[0], observation.experience
         return models.experience.learn_vector(x, observation.experience, observation.experience_weight, replaces=old)
 
-    def _repool(self, action: str, models: _Models) -> None:
-        siblings = [name for name in self._groups[models.group] if name != action]
-        if siblings:
-            posteriors = [self._models[name].response.posterior for name in siblings]
-            precision, eta = np.zeros_like(posteriors[0].sites_precision), np.zeros_like(posteriors[0].sites_mean)
-            for posterior in posteriors:
-                precision += posterior.sites_precision
-                eta += posterior.sites_mean
-            evidence = sum(posterior.evidence for posterior in posteriors)
-            models.response.posterior.swap_prior(*pooling.pool(precision, eta, evidence, self.kappa))
+    def _repool(self, models: _Models) -> None:
+        members = self._groups[models.group]
+        if len(members) > 1:
+            group = pooling.total((_sums(self._models[name].response.posterior) for name in members), len(self.columns))
+            own = _sums(models.response.posterior)
+            models.response.posterior.swap_prior(*pooling.leave_one_out(group, own, self.kappa))
 
     def _group_rows(self, group: str) -> _GroupRows:
         members = [self._models[action] for action in self._groups[group]]
@@ -465,17 +466,18 @@ class Learner:
     def _pooled(self, posteriors: list[Posterior]) -> tuple[F64, F64]:
         """Mean and packed covariance of each posterior under its siblings' prior, then of one never seen."""
         d = len(self.columns)
-        own = [(posterior.sites_precision, posterior.sites_mean, posterior.evidence) for posterior in posteriors]
-        none = np.zeros((d, d)), np.zeros(d), 0.0
-        total = none
-        for precision, eta, evidence in own:
-            total = total[0] + precision, total[1] + eta, total[2] + evidence
-        means = np.empty((len(own) + 1, d))
-        covs = np.empty((len(own) + 1, d * (d + 1) // 2))
+        own = [_sums(posterior) for posterior in posteriors]
+        group = pooling.total(own, d)
+        own.append(pooling.total([], d))
+        means = np.empty((len(own), d))
+        covs = np.empty((len(own), d * (d + 1) // 2))
         cov = np.empty((d, d))
-        for k, (precision, eta, evidence) in enumerate([*own, none]):
-            others = max(total[2] - evidence, 0.0)
-            prior = pooling.pool(total[0] - precision, total[1] - eta, others, self.kappa)
-            kernels_learning.refresh(self.prior_precision, *prior, precision, eta, means[k], cov)
+        for k, part in enumerate(own):
+            prior = pooling.leave_one_out(group, part, self.kappa)
+            kernels_learning.refresh(self.prior_precision, *prior, part[0], part[1], means[k], cov)
             covs[k] = pack_upper(cov)
         return means, covs
+
+
+def _sums(posterior: Posterior) -> pooling.Sums:
+    return posterior.sites_precision, posterior.sites_mean, posterior.evidence

@@ -12,50 +12,51 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from nbx.bandits.kernels import F64
 
 KAPPA = 50.0
 """Observations the siblings of an action count for at most: an action's own 50 answers weigh as much."""
 
 
-def pool(precision: F64, eta: F64, evidence: float | F64, kappa: float = KAPPA) -> tuple[F64, F64]:
-    """Shrink summed sites to a prior.
+Sums = tuple["F64", "F64", float]
+"""Sums of sites: precision float64[d, d], natural mean float64[d], evidence in observations."""
+
+
+def total(parts: Iterable[Sums], d: int) -> Sums:
+    """Add up the sites of a group, in the order given."""
+    precision, eta, evidence = np.zeros((d, d)), np.zeros(d), 0.0
+    for part in parts:
+        precision += part[0]
+        eta += part[1]
+        evidence += part[2]
+    return precision, eta, evidence
+
+
+def leave_one_out(group: Sums, own: Sums, kappa: float = KAPPA) -> tuple[F64, F64]:
+    """Compute an action's prior from the others of its group.
 
     Parameters
     ----------
-    precision, eta
-        float64[..., d, d] and [..., d], sums of sites.
-    evidence
-        ≥ 0, observations in each of these sums.
+    group
+        Sums over the group, the action included.
+    own
+        The action's own part of them; all zero for an action never seen.
     kappa
         > 0.
 
     Returns
     -------
     precision, eta
-        To be added to λI and 0.
+        float64[d, d] and [d], to be added to λI and 0.
 
     Examples
     --------
-    >>> pool(np.eye(1) * 50.0, np.ones(1), 50.0)[0].tolist()
-    [[25.0]]
+    >>> fifty = np.eye(1) * 50.0, np.ones(1), 50.0
+    >>> nothing = np.zeros((1, 1)), np.zeros(1), 0.0
+    >>> leave_one_out(fifty, nothing)[0].tolist(), leave_one_out(fifty, fifty)[0].tolist()
+    ([[25.0]], [[0.0]])
     """
-    shrinkage = np.asarray(kappa / (kappa + evidence))
-    return shrinkage[..., None, None] * precision, shrinkage[..., None] * eta
-
-
-def leave_one_out(precision: F64, eta: F64, evidence: F64, kappa: float = KAPPA) -> tuple[F64, F64]:
-    """Compute every action's prior from the others of its group.
-
-    Parameters
-    ----------
-    precision, eta, evidence
-        float64[K, d, d], [K, d] and [K]: sums of sites of each action of one group.
-
-    Returns
-    -------
-    precision, eta
-        float64[K, d, d] and [K, d].
-    """
-    others = np.maximum(evidence.sum() - evidence, 0.0)
-    return pool(precision.sum(axis=0) - precision, eta.sum(axis=0) - eta, others, kappa)
+    shrinkage = kappa / (kappa + max(group[2] - own[2], 0.0))
+    return shrinkage * (group[0] - own[0]), shrinkage * (group[1] - own[1])

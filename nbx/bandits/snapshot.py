@@ -140,8 +140,11 @@ def bind(
     experience = np.zeros((count, d), np.float32)
     evidence = np.zeros(count, np.float32)
     cov = np.tile((np.eye(d, dtype=np.float32) / np.float32(ridge))[upper], (count, 1))
-    if snapshot is None:
-        return BoundModel(mean=mean, cov_packed=cov, experience=experience, evidence=evidence, version=0, step=0)
+    if snapshot is None or not snapshot.columns:  # a learner that has seen nothing knows no column
+        version, step = (0, 0) if snapshot is None else (snapshot.version, snapshot.step)
+        return BoundModel(
+            mean=mean, cov_packed=cov, experience=experience, evidence=evidence, version=version, step=step
+        )
     source = _Rows(snapshot)
     known = {name: k for k, name in enumerate(snapshot.columns)}
     at = np.array([known.get(name, -1) for name in columns], np.int64)

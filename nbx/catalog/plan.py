@@ -27,7 +27,7 @@ from nbx.catalog.model import (
     Treatment,
 )
 from nbx.features.schema import Aggregate, Feature
-from nbx.features.vector import VectorLayout
+from nbx.features.vector import Resolver, VectorLayout
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +108,10 @@ class PlacementPlan:
     mandatory: NDArray[np.bool_]
     conditions: tuple[tuple[int, NDArray[np.int64]], ...]
     """(condition in `Plan.conditions`, positions that need it)."""
-    limited: tuple[int, ...]
-    """Positions whose action or group has limits."""
+    condition_paths: frozenset[str]
+    """Names that the conditions read, `customer.age` and the like: no others are prepared."""
+    groups: dict[str, NDArray[np.int64]]
+    """Group that has limits → positions of its actions."""
 
 
 class Plan:
@@ -128,6 +130,7 @@ class Plan:
         self.release = release
         self.rules = Rules(catalog, release)
         self.layout = VectorLayout(catalog.features)
+        self.resolver = Resolver(catalog.features)
         self.features = catalog.features
         self.context_features = {f.name: f for f in catalog.features if f.origin == "context"}
         self.profile_features = {f.name: f for f in catalog.features if f.origin == "profile"}
@@ -137,10 +140,12 @@ class Plan:
         sources = list(dict.fromkeys(a.eligible for a in catalog.actions if a.eligible))
         self.conditions: tuple[Condition, ...] = tuple(compile_condition(source) for source in sources)
         number = {source: i for i, source in enumerate(sources)}
-        self.placements = {p.name: _placement_plan(catalog, p, number) for p in catalog.placements}
+        self.placements = {p.name: _placement_plan(catalog, p, self.conditions, number) for p in catalog.placements}
 
 
-def _placement_plan(catalog: Catalog, placement: Placement, condition_number: dict[str, int]) -> PlacementPlan:
+def _placement_plan(
+    catalog: Catalog, placement: Placement, conditions: tuple[Condition, ...], condition_number: dict[str, int]
+) -> PlacementPlan:
     shown = [
         (row, action, treatment)
         for row, action in enumerate(catalog.actions)
@@ -148,7 +153,6 @@ def _placement_plan(catalog: Catalog, placement: Placement, condition_number: di
         if placement.name in treatment.placements
     ]
     actions = tuple(action for _, action, _ in shown)
-    limits = {group.name: group.limits for group in catalog.groups}
     needed: dict[int, list[int]] = defaultdict(list)
     for position, action in enumerate(actions):
         if action.eligible:
@@ -169,5 +173,10 @@ def _placement_plan(catalog: Catalog, placement: Placement, condition_number: di
         promotional=np.array([a.action_class not in ("service", "recovery", "mandatory") for a in actions], dtype=bool),
         mandatory=np.array([a.action_class == "mandatory" for a in actions], dtype=bool),
         conditions=tuple((number, np.array(rows)) for number, rows in needed.items()),
-        limited=tuple(i for i, a in enumerate(actions) if a.limits or limits[a.group]),
+        condition_paths=frozenset(path for number in needed for path in conditions[number].paths),
+        groups={
+            group.name: np.array([i for i, a in enumerate(actions) if a.group == group.name], dtype=np.int64)
+            for group in catalog.groups
+            if group.limits
+        },
     )

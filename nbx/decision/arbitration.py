@@ -1,7 +1,7 @@
 """Utility of each candidate, in money, with every factor kept.
 
-utility = p_response · value · context_weight · lever + exchange · (1 + strain) · E[experience]; none is worth 0. The
-first term's p_response is uncertain and is sampled; the second is an expectation and shifts the whole distribution.
+utility = p_response · value · context_weight · lever + exchange · (1 + strain) · E[experience]; none is worth 0. The first
+term's p_response is uncertain and is sampled; the second is an expectation and shifts the whole distribution.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from nbx.catalog.plan import PlacementPlan
 from nbx.experience.entries import PolicyRecord
 
 F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,32 +31,40 @@ class Factors:
     lever: F32
     experience: F32
 
-    def gain_and_shift(self, policy: PolicyRecord) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return float64[n] each: utility = gain · sigmoid(z) + shift."""
-        return kernels.utility_factors(  # type: ignore[no-any-return]
-            self.value, self.context_weight, self.lever, self.experience, policy.exchange, policy.strain
-        )
 
-    def utility(self, policy: PolicyRecord) -> NDArray[np.float64]:
+@dataclass(frozen=True, slots=True)
+class Utility:
+    """Worth of each candidate as a distribution: gain · sigmoid(z) + shift with z ~ N(mean, sd²). float64[n] each."""
+
+    gain: F64
+    shift: F64
+    p_response: F64
+    """Chance of acceptance, E[sigmoid(z)]."""
+
+    def expected(self) -> F64:
         """Expected utility in money, float64[n]."""
-        gain, shift = self.gain_and_shift(policy)
-        return gain * self.p_response() + shift
-
-    def p_response(self) -> NDArray[np.float64]:
-        """Chance of acceptance, float64[n]."""
-        return kernels.response_probability(self.mean, self.sd)  # type: ignore[no-any-return]
+        return self.gain * self.p_response + self.shift
 
 
 def score(x: F32, model: BoundModel, placement: PlacementPlan, positions: NDArray[np.int64]) -> Factors:
     """Score the candidates at `positions` of a placement for the vector `x`."""
-    rows = placement.rows[positions]
+    whole = len(positions) == len(placement.rows)
+    rows = placement.rows if whole else placement.rows[positions]
     mean, sd, experience = (np.empty(len(rows), dtype=np.float32) for _ in range(3))
     kernels.score(x, model.mean, model.cov_packed, model.experience, rows, mean, sd, experience)
     return Factors(
         mean,
         sd,
-        placement.value[positions],
-        placement.context_weight[positions],
-        placement.lever[positions],
+        placement.value if whole else placement.value[positions],
+        placement.context_weight if whole else placement.context_weight[positions],
+        placement.lever if whole else placement.lever[positions],
         experience,
     )
+
+
+def utility(factors: Factors, policy: PolicyRecord) -> Utility:
+    """Put a price on the factors."""
+    gain, shift = kernels.utility_factors(
+        factors.value, factors.context_weight, factors.lever, factors.experience, policy.exchange, policy.strain
+    )
+    return Utility(gain, shift, kernels.response_probability(factors.mean, factors.sd))

@@ -5,7 +5,6 @@ No I/O, no clock, no global: serving, preview, replay, back-tests and simulation
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,16 +12,14 @@ from numpy.typing import NDArray
 
 from nbx.bandits.snapshot import BoundModel
 from nbx.catalog.plan import PlacementPlan, Plan
-from nbx.decision.arbitration import Factors, score
+from nbx.decision.arbitration import Factors, Utility, score, utility
 from nbx.decision.contact_policy import shared_limits
 from nbx.decision.eligibility import candidates
 from nbx.decision.messages import DecideRequest
 from nbx.decision.slate import Slate, draw_slate
 from nbx.experience.entries import PolicyRecord, Removed, SharedLimit
 from nbx.experience.relationship import relationship_features
-from nbx.features.schema import Value
 from nbx.features.state import CustomerState
-from nbx.features.vector import resolve
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +33,7 @@ class Choice:
     x: NDArray[np.float32]
     relationship: dict[str, float]
     factors: Factors
+    utility: Utility
     policy: PolicyRecord
     shared: tuple[SharedLimit, ...]
     slate: Slate
@@ -70,19 +68,8 @@ def decide(
     """
     placement = plan.placements[request.placement]
     relationship = relationship_features(state, now_ms, plan.rules.experience)
-    values = resolve(plan.features, state, request.context, now_ms)
-    positions, removed = candidates(
-        plan,
-        placement,
-        state,
-        {
-            "customer": values,
-            "request": _request_values(placement, values, request.context),
-            "relationship": relationship,
-        },
-        request.exclude,
-        now_ms,
-    )
+    values = plan.resolver.resolve(state, request.context, now_ms)
+    positions, removed = candidates(plan, placement, state, values, relationship, request.exclude, now_ms)
     x = plan.layout.encode(values, relationship)
     factors = score(x, model, placement, positions)
     policy = PolicyRecord(
@@ -93,17 +80,7 @@ def decide(
         salt=salt,
     )
     shared = shared_limits(state, placement, positions, plan.rules, request.slots, now_ms) if request.slots > 1 else ()
-    slate = draw_slate(factors, policy, placement.mandatory[positions], shared, request.slots, decision_id)
-    return Choice(placement, positions, removed, x, relationship, factors, policy, shared, slate)
-
-
-def _request_values(
-    placement: PlacementPlan, values: Mapping[str, Value], context: Mapping[str, Value]
-) -> dict[str, Value]:
-    """Values under `request.` in conditions: context features with their defaults, placement and channel."""
-    return {
-        **values,
-        **context,
-        "placement": placement.placement.name,
-        "channel": placement.placement.channel,
-    }
+    worth = utility(factors, policy)
+    mandatory = placement.mandatory[positions]
+    slate = draw_slate(factors, worth, policy, mandatory, shared, request.slots, decision_id)
+    return Choice(placement, positions, removed, x, relationship, factors, worth, policy, shared, slate)

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from cel import Context
 from numpy.typing import NDArray
 
-from nbx.catalog.conditions import ConditionError, build_context
+from nbx.catalog.conditions import Condition, ConditionError, build_context
 from nbx.catalog.plan import PlacementPlan, Plan
-from nbx.decision.contact_policy import limit_reached
+from nbx.decision.contact_policy import reached_limits
 from nbx.experience.entries import Removed
 from nbx.features.schema import Value
 from nbx.features.state import CustomerState
@@ -23,7 +24,8 @@ def candidates(
     plan: Plan,
     placement: PlacementPlan,
     state: CustomerState,
-    values: Mapping[str, Mapping[str, Value]],
+    values: Mapping[str, Value],
+    relationship: Mapping[str, float],
     exclude: Sequence[str],
     now_ms: int,
 ) -> tuple[NDArray[np.int64], tuple[Removed, ...]]:
@@ -36,7 +38,9 @@ def candidates(
     state
         Read only.
     values
-        `customer`, `request` and `relationship` values for conditions.
+        Every declared feature's value.
+    relationship
+        The built-in features.
     exclude
         Actions the caller does not want.
     now_ms
@@ -58,33 +62,48 @@ def candidates(
             removed.append(Removed(placement.names[position], reason, detail))
 
     for name in exclude:
-        position = placement.position.get(name)
-        if position is not None:
-            remove(position, "excluded")
+        if name in placement.position:
+            remove(placement.position[name], "excluded")
     if placement.conditions:
-        context = build_context(values)
+        context = build_context(_condition_values(placement, values, relationship))
         for number, positions in placement.conditions:
-            condition = plan.conditions[number]
-            try:
-                if condition.holds(context):
-                    continue
-                reason, detail = "not_eligible", condition.source
-            except ConditionError as error:
-                reason, detail = "condition_error", f"{condition.source}: {error.message}"
-            for row in positions:
-                remove(int(row), reason, detail)
-    balance = float(values["relationship"]["balance"])
+            failure = _failure(plan.conditions[number], context)
+            if failure is not None:
+                for position in positions.tolist():
+                    remove(position, *failure)
     floor = plan.rules.experience.floor
-    if balance < floor:
-        for row in np.flatnonzero(placement.promotional & open_):
-            remove(int(row), "experience_floor", f"balance {balance:.2f} < {floor:g}")
+    if relationship["balance"] < floor:
+        detail = f"balance {relationship['balance']:.2f} < {floor:g}"
+        for position in np.flatnonzero(placement.promotional & open_).tolist():
+            remove(position, "experience_floor", detail)
     for action, pause in state.pauses.items():
-        position = placement.position.get(action)
-        if position is not None and pause.until_ms > now_ms:
-            remove(position, "paused", f"{pause.outcome}, until {pause.until_ms}")
-    for position in placement.limited:
-        if open_[position]:
-            reached = limit_reached(state, placement.names[position], plan.rules, now_ms)
-            if reached:
-                remove(position, "limit_reached", reached)
+        if action in placement.position and pause.until_ms > now_ms:
+            remove(placement.position[action], "paused", f"{pause.outcome}, until {pause.until_ms}")
+    for position, detail in reached_limits(state, placement, plan.rules, now_ms):
+        remove(position, "limit_reached", detail)
     return np.flatnonzero(open_), tuple(removed)
+
+
+def _condition_values(
+    placement: PlacementPlan, values: Mapping[str, Value], relationship: Mapping[str, float]
+) -> dict[str, dict[str, Value]]:
+    """Collect what the placement's conditions read, by root."""
+    found: dict[str, dict[str, Value]] = {"customer": {}, "request": {}, "relationship": {}}
+    for path in placement.condition_paths:
+        root, _, name = path.partition(".")
+        if root == "relationship":
+            found[root][name] = relationship[name]
+        elif name in values:
+            found[root][name] = values[name]
+        elif root == "request":
+            spot = placement.placement
+            found[root][name] = spot.name if name == "placement" else spot.channel
+    return found
+
+
+def _failure(condition: Condition, context: Context) -> tuple[str, str] | None:
+    """Return reason and detail when a condition does not hold."""
+    try:
+        return None if condition.holds(context) else ("not_eligible", condition.source)
+    except ConditionError as error:
+        return "condition_error", f"{condition.source}: {error.message}"

@@ -6,7 +6,13 @@ from msgspec import Struct
 
 from nbx.bandits import kernels
 from nbx.decision.record import unpack_factors
+from nbx.decision.slate import NO_CANDIDATE, NONE_CHOSEN
 from nbx.experience.entries import DecisionEntry, Removed
+
+_SILENCE = {
+    NONE_CHOSEN: "silence was drawn over every candidate left",
+    NO_CANDIDATE: "no action was allowed, or none was left",
+}
 
 
 class CandidateView(Struct, frozen=True, kw_only=True):
@@ -91,7 +97,7 @@ def _words(entry: DecisionEntry, views: tuple[CandidateView, ...]) -> list[str]:
                 f"chosen with chance {slot.propensity:.1%}: {how}"
             )
         else:
-            reason = "no action was allowed" if not views else "silence was drawn over every candidate"
-            words.append(f"slot {number}: none, chance {slot.propensity:.1%}: {slot.none and reason}")
+            why = _SILENCE.get(slot.none, slot.none)
+            words.append(f"slot {number}: none, chance {slot.propensity:.1%}: {why}")
     words += [f"not {r.action}: {r.reason}{f' ({r.detail})' if r.detail else ''}" for r in entry.removed]
     return words

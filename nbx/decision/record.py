@@ -12,11 +12,6 @@ from nbx.decision.choice import Choice
 from nbx.decision.messages import DecideReply, DecideRequest, SlotReply
 from nbx.experience.entries import FACTORS, DecisionEntry, RequestRecord, SlotRecord
 
-SILENCE_BEST = "none_chosen"
-"""Reason of silence: no candidate was drawn over it."""
-SILENCE_FORCED = "no_candidate"
-"""Reason of silence: no action was allowed."""
-
 
 def decision_entry(
     choice: Choice,
@@ -27,11 +22,12 @@ def decision_entry(
     release: int,
     snapshot: int,
     state_version: int,
+    took_us: int,
 ) -> DecisionEntry:
-    """Build the complete record of a choice; `took_us` is filled in by the caller."""
+    """Build the complete record of a choice."""
     placement, positions = choice.placement, choice.positions
-    names = [placement.names[p] for p in positions]
-    p_response = choice.factors.p_response()
+    whole = len(positions) == len(placement.names)
+    rows = positions.tolist()
     return DecisionEntry(
         customer_id=request.customer_id,
         at_ms=now_ms,
@@ -50,16 +46,18 @@ def decision_entry(
         x=choice.x.tobytes(),
         relationship=choice.relationship,
         removed=choice.removed,
-        actions=tuple(names),
-        treatments=tuple(placement.treatment_names[p] for p in positions),
-        factors=_pack_factors(choice, p_response),
+        actions=placement.names if whole else tuple([placement.names[row] for row in rows]),
+        treatments=placement.treatment_names if whole else tuple([placement.treatment_names[row] for row in rows]),
+        factors=_pack_factors(choice),
         none_probability=float(choice.slate.probability[-1]),
-        mandatory=tuple(placement.names[p] for p in positions if placement.mandatory[p]),
+        mandatory=tuple(placement.names[row] for row in rows if placement.mandatory[row])
+        if placement.mandatory.any()
+        else (),
         shared=choice.shared,
-        slots=tuple(_slot_records(choice, p_response, now_ms)),
+        slots=tuple(_slot_records(choice, now_ms)),
         holdout="",
         degraded=(),
-        took_us=0,
+        took_us=took_us,
     )
 
 
@@ -84,33 +82,31 @@ def reply(entry: DecisionEntry, choice: Choice, explanation: Any) -> DecideReply
     )
 
 
-def _pack_factors(choice: Choice, p_response: NDArray[np.float64]) -> bytes:
+def _pack_factors(choice: Choice) -> bytes:
     factors = choice.factors
-    gain, shift = factors.gain_and_shift(choice.policy)
     table = np.empty((len(choice.positions), len(FACTORS)), dtype=np.float32)
     for i, name in enumerate(Factors.__slots__):
         table[:, i] = getattr(factors, name)
     table[:, -2] = choice.slate.probability[:-1]
-    table[:, -1] = gain * p_response + shift
+    table[:, -1] = choice.utility.expected()
     return table.tobytes()
 
 
-def _slot_records(choice: Choice, p_response: NDArray[np.float64], now_ms: int) -> list[SlotRecord]:
+def _slot_records(choice: Choice, now_ms: int) -> list[SlotRecord]:
     placement = choice.placement.placement
     implicit = placement.impressions == "implicit"
     records = []
     for index, propensity in zip(choice.slate.chosen, choice.slate.propensity, strict=True):
         position = int(choice.positions[index]) if index >= 0 else -1
         action = choice.placement.actions[position] if index >= 0 else None
-        silence = "" if action else (SILENCE_BEST if len(choice.positions) else SILENCE_FORCED)
         records.append(
             SlotRecord(
                 action=action.name if action else "",
                 treatment=choice.placement.treatment_names[position] if action else "",
                 group=action.group if action else "",
-                p_response=float(p_response[index]) if action else 0.0,
+                p_response=float(choice.utility.p_response[index]) if action else 0.0,
                 propensity=propensity,
-                none=silence,
+                none="" if action else choice.slate.silence,
                 implicit=implicit,
                 delivery_ms=placement.delivery_ms,
                 attention_ms=(action.attention_ms if action else 0) or placement.attention_ms,

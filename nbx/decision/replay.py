@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from msgspec import Struct
 
+from nbx.decision.arbitration import utility
 from nbx.decision.record import unpack_factors
 from nbx.decision.slate import draw_slate
 from nbx.experience.entries import DecisionEntry
@@ -35,7 +36,15 @@ def replay(entry: DecisionEntry) -> Replay:
         return Replay(entry.decision_id, same=True, differences=())
     factors, table = unpack_factors(entry)
     mandatory = np.array([action in entry.mandatory for action in entry.actions], dtype=np.bool_)
-    slate = draw_slate(factors, entry.policy, mandatory, entry.shared, len(entry.slots), entry.decision_id)
+    slate = draw_slate(
+        factors,
+        utility(factors, entry.policy),
+        entry.policy,
+        mandatory,
+        entry.shared,
+        len(entry.slots),
+        entry.decision_id,
+    )
     differences = []
     for number, slot in enumerate(entry.slots):
         index = slate.chosen[number]

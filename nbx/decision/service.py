@@ -31,7 +31,7 @@ from nbx.features.schema import checked_values
 from nbx.features.state import CustomerState, decode_state, encode_state
 from nbx.features.store import Commit, Put, Store, Verdict, versioned
 from nbx.ids import checked_id, new_decision_id, partition_of
-from nbx.limits import COMMIT_ATTEMPTS, DEGRADED_QUEUE, EXCLUDES
+from nbx.limits import COMMIT_ATTEMPTS, DEGRADED_QUEUE, EXCLUDES, NAME_LENGTH
 
 STATE_UNAVAILABLE = "state_unavailable"
 STATE_CONTENDED = "state_contended"
@@ -59,7 +59,7 @@ class DecisionService:
     salt
         Of the draws.
     observe
-        Told every committed or degraded decision.
+        Told every committed or degraded decision, and the seconds it took in all.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class DecisionService:
         deadline_ms: int,
         request_ttl_ms: int,
         salt: str,
-        observe: Callable[[DecisionEntry], None] = lambda _: None,
+        observe: Callable[[DecisionEntry, float], None] = lambda _, __: None,
     ) -> None:
         self._store = store
         self._serving = serving
@@ -126,14 +126,14 @@ class DecisionService:
                     release=plan.release,
                     snapshot=model.version,
                     state_version=version,
+                    took_us=(time.perf_counter_ns() - started_ns) // 1000,
                 )
-                entry = structs.replace(entry, took_us=(time.perf_counter_ns() - started_ns) // 1000)
                 answer = reply(entry, choice, _explanation(entry, request))
                 if request.mode == "preview":
                     return answer
                 verdict = await self._commit(state, version, entry, answer, plan, _left_ms(started_ns, deadline_ms))
                 if verdict is None:
-                    self._observe(entry)
+                    self._observe(entry, (time.perf_counter_ns() - started_ns) / 1e9)
                     return answer
                 if verdict:
                     return _stored(verdict)
@@ -167,7 +167,7 @@ class DecisionService:
         entry = structs.replace(entry, took_us=(time.perf_counter_ns() - started_ns) // 1000)
         if request.mode == "live":
             self.degraded.append(entry)
-            self._observe(entry)
+            self._observe(entry, entry.took_us / 1e6)
         slots = []
         for number, slot in enumerate(entry.slots):
             if not slot.action:
@@ -228,6 +228,13 @@ def _checked(request: DecideRequest, plan: Plan) -> tuple[DecideRequest, Placeme
         )
     if len(request.exclude) > EXCLUDES:
         raise TooLarge(f"exclude has {len(request.exclude)} actions, at most {EXCLUDES} are allowed", field="exclude")
+    for index, name in enumerate(request.exclude):
+        if len(name) > NAME_LENGTH or not name.isprintable():
+            raise Invalid(
+                f"exclude[{index}] is not a name of at most {NAME_LENGTH} printable characters",
+                field=f"exclude[{index}]",
+                code="field_invalid",
+            )
     if request.deadline_ms < 0:
         raise Invalid(f"deadline_ms is {request.deadline_ms}; it must be >= 0", field="deadline_ms")
     if request.context:

@@ -12,9 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nbx.bandits import kernels
-from nbx.decision.arbitration import Factors
+from nbx.decision.arbitration import Factors, Utility
 from nbx.experience.entries import PolicyRecord, SharedLimit
 from nbx.hashing import uniform
+
+NONE_CHOSEN = "none_chosen"
+"""Silence was drawn over every candidate."""
+NO_CANDIDATE = "no_candidate"
+"""No action was allowed, or none was left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +30,15 @@ class Slate:
     """Index into the candidates per slot; -1: none."""
     propensity: list[float]
     """Chance of that choice per slot, given the slots before."""
+    silence: str
+    """Why slots are silent: `none_chosen` or `no_candidate`; empty when none is."""
     probability: NDArray[np.float64]
     """(n + 1,) distribution of the first arbitrated slot; last is none. All zero when no slot was arbitrated."""
 
 
 def draw_slate(
     factors: Factors,
+    utility: Utility,
     policy: PolicyRecord,
     mandatory: NDArray[np.bool_],
     shared: tuple[SharedLimit, ...],
@@ -39,12 +47,12 @@ def draw_slate(
 ) -> Slate:
     """Fill `slots` slots from n candidates.
 
-    Mandatory candidates come first, in catalog order, with propensity 1, and take no part in the arbitration of the
-    rest. Once none is drawn the remaining slots are silent too: nothing left is better than silence.
+    Mandatory candidates come first, in catalog order, with propensity 1, and take no part in the arbitration of the rest.
+    Once none is drawn the remaining slots are silent too: nothing left is better than silence.
 
     Parameters
     ----------
-    factors, policy
+    factors, utility, policy
         What the choice rests on.
     mandatory : ndarray of bool, shape (n,)
     shared
@@ -55,36 +63,23 @@ def draw_slate(
         Seeds the draws.
     """
     n = len(factors.mean)
-    gain, shift = factors.gain_and_shift(policy)
     open_ = np.ones(n, dtype=np.bool_)
     left = [limit.allowance for limit in shared]
-    chosen, propensity = [-1] * slots, [1.0] * slots
-    probability = np.zeros(n + 1)
-    arbitrated = False
-    drawn, chance = np.empty(1, dtype=np.int32), np.empty(1, dtype=np.float64)
+    chosen, propensity, silence = [-1] * slots, [1.0] * slots, ""
+    probability: NDArray[np.float64] | None = None
+    forced = np.flatnonzero(mandatory).tolist()
     for slot in range(slots):
-        forced = np.flatnonzero(mandatory & open_)
-        if len(forced):
-            index = int(forced[0])
+        forced = [index for index in forced if open_[index]]
+        if forced:
+            index = forced[0]
         else:
-            free = np.flatnonzero(open_)
-            among = kernels.choose(
-                factors.mean[free],
-                factors.sd[free],
-                gain[free],
-                shift[free],
-                policy.scale,
-                policy.floor,
-                True,
-                np.array([uniform(f"{decision_id}/{slot}", policy.salt)]),
-                drawn,
-                chance,
-            )
-            if not arbitrated:
-                probability[free], probability[-1], arbitrated = among[:-1], among[-1], True
-            index = int(free[drawn[0]]) if drawn[0] >= 0 else -1
-            propensity[slot] = float(chance[0])
+            free = np.flatnonzero(open_) if slot else None
+            point = uniform(f"{decision_id}/{slot}", policy.salt)
+            among, index, propensity[slot] = _draw(factors, utility, policy, free, point)
+            if probability is None:
+                probability = among
         if index < 0:
+            silence = NONE_CHOSEN if open_.any() else NO_CANDIDATE
             break
         chosen[slot] = index
         open_[index] = False
@@ -93,4 +88,29 @@ def draw_slate(
                 left[i] -= 1
                 if left[i] <= 0:
                     open_[list(limit.members)] = False
-    return Slate(chosen, propensity, probability)
+    return Slate(chosen, propensity, silence, np.zeros(n + 1) if probability is None else probability)
+
+
+def _draw(
+    factors: Factors, utility: Utility, policy: PolicyRecord, free: NDArray[np.int64] | None, point: float
+) -> tuple[NDArray[np.float64], int, float]:
+    """Draw one slot among the candidates `free` (None: all): distribution over all, index (-1: none), its probability."""
+    drawn, chance = np.empty(1, dtype=np.int32), np.empty(1, dtype=np.float64)
+    among = kernels.choose(
+        factors.mean if free is None else factors.mean[free],
+        factors.sd if free is None else factors.sd[free],
+        utility.gain if free is None else utility.gain[free],
+        utility.shift if free is None else utility.shift[free],
+        policy.scale,
+        policy.floor,
+        True,
+        np.array([point]),
+        drawn,
+        chance,
+    )
+    index = int(drawn[0])
+    if free is None:
+        return among, index, float(chance[0])
+    probability = np.zeros(len(factors.mean) + 1)
+    probability[free], probability[-1] = among[:-1], among[-1]
+    return probability, int(free[index]) if index >= 0 else -1, float(chance[0])

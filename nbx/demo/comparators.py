@@ -1,9 +1,9 @@
 """Policies to compare nbx with, living in the same world by the same rules.
 
 What a policy may show is decided by `nbx.decision.eligibility.candidates`, and what happens to the customer by
-`nbx.experience.fold`: limits, pauses, floor and balance are serving's own code, driven by a clock that jumps from event to
-event. Only the choice among the candidates differs: `random`, a fixed `single` action, or `by_value`, the highest value
-first, which is how a bank ranks its campaigns by hand.
+`nbx.experience.fold`: limits, pauses, floor and balance are serving's own code, driven by a clock that jumps from event
+to event. Only the choice among the candidates differs: `random`, a fixed `single` action, or `by_value`, the highest
+value first, which is how a bank ranks its campaigns by hand.
 
 The best single action is known only in hindsight: each is tried on a share of the visits, the `FINALISTS` best on all.
 """
@@ -37,9 +37,7 @@ from nbx.experience.entries import (
 from nbx.experience.fold import Folded, fold
 from nbx.experience.lifecycle import OpenDecision
 from nbx.experience.relationship import balance_at, relationship_features
-from nbx.features.schema import Value
 from nbx.features.state import CustomerState, ProfileValue
-from nbx.features.vector import resolve
 from nbx.hashing import uniform
 
 FINALISTS = 2
@@ -68,14 +66,9 @@ class Ranking:
         """Fill the slots, within shared limits."""
         del decision_id
         placement = plan.placements[visit.placement]
-        values = resolve(plan.features, state, visit.context, now_ms)
-        where: dict[str, Value] = {"placement": visit.placement, "channel": placement.placement.channel}
-        known = {
-            "customer": values,
-            "request": {**values, **visit.context, **where},
-            "relationship": dict(relationship_features(state, now_ms, plan.rules.experience)),
-        }
-        positions, _ = candidates(plan, placement, state, known, (), now_ms)
+        values = plan.resolver.resolve(state, visit.context, now_ms)
+        relationship = relationship_features(state, now_ms, plan.rules.experience)
+        positions, _ = candidates(plan, placement, state, values, relationship, (), now_ms)
         ranks = {index: self._rank_of(placement, visit, int(p)) for index, p in enumerate(positions)}
         order = sorted((index for index, rank in ranks.items() if rank is not None), key=lambda i: -(ranks[i] or 0.0))
         shared = shared_limits(state, placement, positions, plan.rules, visit.slots, now_ms) if visit.slots > 1 else ()
@@ -155,8 +148,8 @@ class Play:
         self._order = count()
         self.tally = Tally(plan.catalog)
 
-    def run(self, visits: Iterable[Visit]) -> Tally:
-        """Play visits to their end, timers included, and count."""
+    def run(self, visits: Iterable[Visit], end_ms: int = 0) -> Tally:
+        """Play visits to their end, timers included, and count; balances are as of `end_ms`, 0: the last event."""
         for visit in visits:
             self._at(self._start_ms + visit.at_ms, (visit,))
         now_ms = self._start_ms
@@ -170,7 +163,7 @@ class Play:
                 case (opened, str(member)):
                     self._timer(opened, member, now_ms)
         policy = self._plan.rules.experience
-        self.tally.balances = [balance_at(life.state, now_ms, policy) for life in self._lives]
+        self.tally.balances = [balance_at(life.state, end_ms or now_ms, policy) for life in self._lives]
         return self.tally
 
     def outcomes(self) -> dict[str, int]:
@@ -212,9 +205,7 @@ class Play:
 
     def _event(self, opened: _Open, slot: int, step: Step, now_ms: int) -> None:
         decision_id, customer_id = opened.entry.decision_id, opened.entry.customer_id
-        event = Event(
-            event_id="", type=step.type, decision_id=decision_id, slot=slot, by=step.by, reason=step.reason
-        )
+        event = Event(event_id="", type=step.type, decision_id=decision_id, slot=slot, by=step.by, reason=step.reason)
         entry = EventEntry(
             customer_id=customer_id, at_ms=now_ms, release=self._plan.release, event=event, received_ms=now_ms
         )
@@ -255,15 +246,17 @@ class Compared:
     tally: Tally
 
 
-def compare(world: World, plan: Plan, start_ms: int, balances_of: Sequence[int], *, processes: int = 2) -> list[Compared]:
+def compare(
+    world: World, plan: Plan, start_ms: int, end_ms: int, balances_of: Sequence[int], *, processes: int = 2
+) -> list[Compared]:
     """Play random choice, the best single action and highest value first; about 15 s for 10,000 visits on two cores.
 
     Parameters
     ----------
     world, plan
         As nbx met them.
-    start_ms
-        When, epoch milliseconds.
+    start_ms, end_ms
+        When the world began, and as of when balances are compared, epoch milliseconds.
     balances_of
         Customers whose balance is compared.
     processes
@@ -279,7 +272,7 @@ def compare(world: World, plan: Plan, start_ms: int, balances_of: Sequence[int],
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
 
         def play(policies: Sequence[str], visits: Sequence[Visit]) -> list[Tally]:
-            jobs = [pool.submit(_play, world, plan.catalog, policy, visits, start_ms) for policy in policies]
+            jobs = [pool.submit(_play, world, plan.catalog, policy, visits, start_ms, end_ms) for policy in policies]
             return [job.result() for job in jobs]
 
         trials = zip(actions, play([f"single:{action}" for action in actions], trial), strict=True)
@@ -298,10 +291,10 @@ def compare(world: World, plan: Plan, start_ms: int, balances_of: Sequence[int],
     ]
 
 
-def _play(world: World, catalog: Catalog, policy: str, visits: Sequence[Visit], start_ms: int) -> Tally:
+def _play(world: World, catalog: Catalog, policy: str, visits: Sequence[Visit], start_ms: int, end_ms: int) -> Tally:
     kind, _, action = policy.partition(":")
     chosen = single(action) if kind == "single" else by_value(catalog) if kind == "by_value" else random(world.seed)
-    return Play(world, Plan(catalog, 1), chosen, start_ms).run(visits)
+    return Play(world, Plan(catalog, 1), chosen, start_ms).run(visits, end_ms)
 
 
 def _decision(

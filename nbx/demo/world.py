@@ -1,13 +1,13 @@
 """A simulated retail bank: who its customers are, when they come by, and how they take what they are shown.
 
-Everything is drawn from one seed. How customer c takes action a on its v-th visit is decided by uniform numbers hashed from
-(seed, c, v, a), so every policy faces the same people with the same luck (common random numbers) and differences between
-policies are differences of choice.
+Everything is drawn from one seed. How customer c takes action a on its v-th visit is decided by uniform numbers hashed
+from (seed, c, v, a), so every policy faces the same people with the same luck (common random numbers), and differences
+between policies are differences of choice.
 
-What customers want is hidden from the bank: acceptance has log-odds linear in what the bank knows plus interactions and a
-personal taste it cannot know, lowered by fatigue (recent prompts, weighed by a personal irritability) and by lost goodwill
-(failures, complaints, irrelevance). The names are those of `examples/retail_bank.yaml`; actions of other catalogs get
-`OTHER`.
+What customers want is hidden from the bank: acceptance has log-odds linear in what the bank knows, plus interactions
+and a personal taste it cannot know, lowered by fatigue (recent prompts, weighed by a personal irritability) and by lost
+goodwill (failures, complaints, irrelevance). The names are those of `examples/retail_bank.yaml`; actions of other
+catalogs get `OTHER`.
 
 Not here: the bank. Limits, pauses, floor and balance are the service's code, in `nbx.demo.comparators` too.
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -38,7 +38,7 @@ SIDEBAR = 0.25
 """Share of website visits that ask for the sidebar instead of the hero."""
 
 PRESENCE = 0.6
-"""Share of the time during which a customer comes by at all; people come and go, so the mix of fresh and tired is steady."""
+"""Share of the time during which a customer comes by: people come and go, so the mix of fresh and tired is steady."""
 
 SECTIONS = ("cards", "savings", "loans", "travel", "support")
 REASONS = ("card", "payment", "mortgage", "complaint", "other")
@@ -52,7 +52,14 @@ TRUTH: dict[str, Weights] = {
     "savings_start": {"one": -2.3, "age": -0.4, "savings": 1.6, "low": -0.7, "high": 0.4, "young*mobile": 0.7},
     "savings_round_up": {"one": -1.6, "spend": 0.6, "savings": 0.9, "age": -0.4, "mobile": 0.3},
     "pension_review": {"one": -3.0, "age": 0.9, "high": 0.6, "savings": 0.9, "phone": 0.9, "complaint": -1.5},
-    "mortgage_rate_check": {"one": -3.1, "loans": 1.8, "mortgage": 2.1, "tenure": 0.5, "payment": -0.8, "complaint": -1.2},
+    "mortgage_rate_check": {
+        "one": -3.1,
+        "loans": 1.8,
+        "mortgage": 2.1,
+        "tenure": 0.5,
+        "payment": -0.8,
+        "complaint": -1.2,
+    },
     "home_energy_loan": {"one": -3.2, "loans": 1.7, "age": 0.3, "high": 0.5, "evening": 0.3},
     "security_checkup": {"one": -1.5, "age": 0.4, "support": 0.9, "mobile": -0.3},
     "app_setup_help": {"one": -1.6, "age": -0.3, "mobile": 0.5, "support": 0.7, "payment": 0.6, "young*mobile": 0.4},
@@ -142,7 +149,6 @@ class Response:
     seen: bool
 
 
-@dataclass
 class World:
     """The bank's customers and their visits.
 
@@ -158,26 +164,23 @@ class World:
         Over how many milliseconds they are spread.
     day_ms
         Milliseconds of one day of the customers' life: 86,400,000 unless time is made to pass faster.
+    prefix
+        Of customer ids.
 
     Examples
     --------
     >>> world = World(seed=1, customers=3, visits=5, length_ms=1_000, day_ms=100)
     >>> len(world.visits), world.customers[0].customer_id
-    (5, 'c1-00000')
+    (5, 'c-00000')
     """
 
-    seed: int
-    customers_count: int = field(init=False)
-    customers: list[Customer] = field(init=False)
-    visits: list[Visit] = field(init=False)
-    day_ms: float = field(init=False)
-
-    def __init__(self, seed: int, *, customers: int, visits: int, length_ms: int, day_ms: float) -> None:
+    def __init__(
+        self, seed: int, *, customers: int, visits: int, length_ms: int, day_ms: float, prefix: str = "c"
+    ) -> None:
         rng = np.random.default_rng(seed)
         self.seed = seed
         self.day_ms = day_ms
-        self.customers = [_customer(f"c{seed}-{i:05d}", rng) for i in range(customers)]
-        self.customers_count = customers
+        self.customers = [_customer(f"{prefix}-{i:05d}", rng) for i in range(customers)]
         weights = np.array([customer.weight for customer in self.customers])
         who = rng.choice(customers, size=visits, p=weights / weights.sum())
         starts = rng.uniform(0, length_ms, customers)
@@ -314,7 +317,9 @@ def _visit(customer: Customer, index: int, number: int, at_ms: int, rng: np.rand
     if number == 0:
         behaviour.append(Behaviour("card_purchase", {"amount": round(customer.monthly_spend * 0.8, 2)}))
     elif rng.random() < 0.4:
-        behaviour.append(Behaviour("card_purchase", {"amount": round(customer.monthly_spend * rng.uniform(0.02, 0.2), 2)}))
+        behaviour.append(
+            Behaviour("card_purchase", {"amount": round(customer.monthly_spend * rng.uniform(0.02, 0.2), 2)})
+        )
     quantities = _known(customer, hour)
     context: dict[str, Value]
     if call:

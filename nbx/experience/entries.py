@@ -159,7 +159,7 @@ class DecisionEntry(Struct, frozen=True, kw_only=True, array_like=True, tag="dec
     holdout: str
     degraded: tuple[str, ...]
     took_us: int
-    """Microseconds from the request to the commit."""
+    """Microseconds from the request until this record was made."""
 
 
 class EventEntry(Struct, frozen=True, kw_only=True, array_like=True, tag="event"):

@@ -291,9 +291,11 @@ class EventService:
             except NbxError as error:
                 results.append(_rejected(event, item.index, error))
                 continue
+            # nothing happens to a slot before its decision: a slow clock would run its timers out at once
+            began_ms = decision.at_ms if decision is not None and event.type in SLOT_EVENTS else 0
             entry = EventEntry(
                 customer_id=item.customer_id,
-                at_ms=item.at_ms,
+                at_ms=max(item.at_ms, began_ms),
                 release=plan.release,
                 event=event,
                 received_ms=now_ms,
@@ -372,7 +374,10 @@ def _at_ms(event: Event, now_ms: int) -> int:
     if not isinstance(at, int):
         if at.tzinfo is None:
             raise Invalid("at has no time zone; end it with Z or an offset", field="at")
-        at = int(at.astimezone(UTC).timestamp() * 1000)
+        try:
+            at = int(at.astimezone(UTC).timestamp() * 1000)
+        except OverflowError:
+            raise Invalid(f"at is {at.isoformat()}, which no clock shows", field="at") from None
     if at > now_ms + FUTURE_MS:
         raise Invalid(
             f"at is {(at - now_ms) / 1000:.0f} s in the future; more than {FUTURE_MS // 1000} s is a wrong clock",

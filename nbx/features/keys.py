@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 
@@ -39,6 +40,7 @@ class PartitionKeys(NamedTuple):
         return f"{self.prefix}s:{decision_id}"
 
 
+@lru_cache(maxsize=1024)
 def partition_keys(partition: int) -> PartitionKeys:
     """Return the keys of a partition."""
     prefix = f"nbx:{{p{partition}}}:"

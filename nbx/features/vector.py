@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nbx.features.aggregates import aggregate_value
+from nbx.features.kernels import scale_values
 from nbx.features.schema import Aggregate, Encoding, Feature, Value
 from nbx.features.state import CustomerState
 from nbx.hashing import hash64
@@ -27,7 +28,6 @@ _RELATIONSHIP_ENCODING = {
     "ignored_30d": Encoding(kind="log", sd=10.0),
     "minutes_since_prompt": Encoding(kind="log", sd=10_080.0),
 }
-_CLIP = 5.0
 
 
 @lru_cache(maxsize=65_536)
@@ -45,8 +45,9 @@ class VectorLayout:
 
     Examples
     --------
-    >>> tier = Feature(name="tier", type="category", default="", encoding=Encoding(kind="onehot", categories=("a",
-    "b"))) >>> layout = VectorLayout((tier,))
+    >>> parts = Encoding(kind="onehot", categories=("a", "b"))
+    >>> tier = Feature(name="tier", type="category", default="", encoding=parts)
+    >>> layout = VectorLayout((tier,))
     >>> layout.columns[:3]
     ('bias', 'tier=a', 'tier=b')
     >>> layout.encode({"tier": "b"}, dict.fromkeys(RELATIONSHIP, 0.0))[:3].tolist()
@@ -55,18 +56,26 @@ class VectorLayout:
 
     def __init__(self, features: Sequence[Feature]) -> None:
         columns = ["bias"]
-        self._encoded: list[tuple[str, Encoding, int]] = []
+        scaled: list[tuple[str, Encoding, int]] = []
+        self._onehots: list[tuple[str, dict[Value, int]]] = []
+        self._hashes: list[tuple[str, int, int]] = []
         for feature in features:
-            if feature.encoding.kind != "none":
-                self._encoded.append((feature.name, feature.encoding, len(columns)))
-                columns += _column_names(feature.name, feature.encoding)
-        self._relationship_offset = len(columns)
+            encoding, offset = feature.encoding, len(columns)
+            if encoding.kind == "onehot":
+                places: dict[Value, int] = {name: offset + i for i, name in enumerate(encoding.categories)}
+                self._onehots.append((feature.name, places))
+            elif encoding.kind == "hash":
+                self._hashes.append((feature.name, offset, encoding.buckets))
+            elif encoding.kind != "none":
+                scaled.append((feature.name, encoding, offset))
+            columns += _column_names(feature.name, encoding)
+        self._scaled_names = tuple(name for name, _, _ in scaled)
+        scaled += [(name, _RELATIONSHIP_ENCODING[name], len(columns) + i) for i, name in enumerate(RELATIONSHIP)]
         self.columns = (*columns, *(f"relationship.{name}" for name in RELATIONSHIP))
-        self._positions = {
-            name: {category: offset + i for i, category in enumerate(encoding.categories)}
-            for name, encoding, offset in self._encoded
-            if encoding.kind == "onehot"
-        }
+        self._offset = np.array([offset for _, _, offset in scaled], dtype=np.int64)
+        self._is_log = np.array([encoding.kind == "log" for _, encoding, _ in scaled], dtype=np.bool_)
+        self._shift = np.array([e.mean if e.kind == "standard" else 0.0 for _, e, _ in scaled], dtype=np.float64)
+        self._scale = np.array([_inverse_scale(encoding) for _, encoding, _ in scaled], dtype=np.float64)
 
     def encode(self, values: Mapping[str, Value], relationship: Mapping[str, float]) -> NDArray[np.float32]:
         """Encode resolved values.
@@ -82,46 +91,54 @@ class VectorLayout:
         -------
         ndarray of float32, shape (d,)
         """
-        x = [0.0] * len(self.columns)
+        raw = [values[name] for name in self._scaled_names]
+        raw += [relationship[name] for name in RELATIONSHIP]
+        x = np.zeros(len(self.columns), dtype=np.float32)
         x[0] = 1.0
-        for name, encoding, offset in self._encoded:
+        scale_values(np.array(raw, dtype=np.float64), self._is_log, self._shift, self._scale, self._offset, x)
+        for name, places in self._onehots:
+            place = places.get(values[name])
+            if place is not None:
+                x[place] = 1.0
+        for name, offset, buckets in self._hashes:
             value = values[name]
-            kind = encoding.kind
-            if kind == "onehot":
-                position = self._positions[name].get(value)  # type: ignore[arg-type] # a wrong type is no category
-                if position is not None:
-                    x[position] = 1.0
-            elif kind == "hash":
-                if value:
-                    x[offset + _bucket(name, str(value), encoding.buckets)] = 1.0
-            elif not isinstance(value, str):
-                x[offset] = _scaled(encoding, value)
-        for i, name in enumerate(RELATIONSHIP, self._relationship_offset):
-            x[i] = _scaled(_RELATIONSHIP_ENCODING[name], relationship[name])
-        return np.array(x, dtype=np.float32)
+            if value:
+                x[offset + _bucket(name, str(value), buckets)] = 1.0
+        return x
 
 
-def resolve(
-    features: Sequence[Feature], state: CustomerState, context: Mapping[str, Value], now_ms: int
-) -> dict[str, Value]:
-    """Return every feature's value now: from context, profile or aggregates, else the default.
+class Resolver:
+    """Gathers the values of a release's features for a decision."""
 
-    A profile value older than the feature's `max_age_ms` counts as missing.
-    """
-    values: dict[str, Value] = {}
-    for feature in features:
-        origin = feature.origin
-        value: Value | None
-        if origin == "context":
-            value = context.get(feature.name)
-        elif isinstance(origin, Aggregate):
-            value = aggregate_value(origin, state.aggregates.get(feature.name), now_ms)
-        else:
-            known = state.profile.get(feature.name)
-            fresh = known is not None and not (feature.max_age_ms and now_ms - known.at_ms > feature.max_age_ms)
-            value = known.value if known is not None and fresh else None
-        values[feature.name] = feature.default if value is None else value
-    return values
+    def __init__(self, features: Sequence[Feature]) -> None:
+        self._defaults: dict[str, Value] = {feature.name: feature.default for feature in features}
+        self._context = tuple(feature.name for feature in features if feature.origin == "context")
+        self._profile = {feature.name: feature.max_age_ms for feature in features if feature.origin == "profile"}
+        self._aggregates = tuple(
+            (feature.name, feature.origin, aggregate_value(feature.origin, None, 0))
+            for feature in features
+            if isinstance(feature.origin, Aggregate)
+        )
+
+    def resolve(self, state: CustomerState, context: Mapping[str, Value], now_ms: int) -> dict[str, Value]:
+        """Return every feature's value now: from context, profile or aggregates, else the default.
+
+        A profile value older than the feature's `max_age_ms` counts as missing.
+        """
+        values = self._defaults.copy()
+        for name in self._context:
+            if name in context:
+                values[name] = context[name]
+        for name, known in state.profile.items():
+            max_age_ms = self._profile.get(name)
+            if max_age_ms is not None and not (max_age_ms and now_ms - known.at_ms > max_age_ms):
+                values[name] = known.value
+        cells = state.aggregates
+        for name, aggregate, untouched in self._aggregates:
+            value = aggregate_value(aggregate, cells[name], now_ms) if name in cells else untouched
+            if value is not None:
+                values[name] = value
+        return values
 
 
 def _column_names(name: str, encoding: Encoding) -> list[str]:
@@ -129,12 +146,10 @@ def _column_names(name: str, encoding: Encoding) -> list[str]:
         return [f"{name}={category}" for category in encoding.categories]
     if encoding.kind == "hash":
         return [f"{name}#{bucket}" for bucket in range(encoding.buckets)]
-    return [name]
+    return [] if encoding.kind == "none" else [name]
 
 
-def _scaled(encoding: Encoding, value: float) -> float:
-    if encoding.kind == "standard":
-        return min(max((value - encoding.mean) / encoding.sd, -_CLIP), _CLIP)
+def _inverse_scale(encoding: Encoding) -> float:
     if encoding.kind == "log":
-        return min(math.log1p(max(value, 0.0)) / math.log1p(encoding.sd), _CLIP)
-    return 1.0 if value else 0.0
+        return 1.0 / math.log1p(encoding.sd)
+    return 1.0 / encoding.sd if encoding.kind == "standard" else 1.0

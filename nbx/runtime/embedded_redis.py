@@ -112,7 +112,7 @@ def redis_child(settings: Settings, environment: dict[str, str]) -> Child:
     for name, value in flags.items():
         argv += [f"--{name}", value]
 
-    async def ready(pid: int) -> None:
+    async def ready(pid: int) -> None:  # noqa: ARG001 - there is one server per socket
         await wait_ready(settings.effective_redis_url)
 
     return Child(

@@ -24,13 +24,14 @@ import msgspec
 from msgspec import Struct
 
 from nbx.audit.metrics import LEARNED, LEARNER_LAG_S, SNAPSHOT
-from nbx.bandits import kernels
 from nbx.bandits.learner import LearnedSites, Learner, Observation
 from nbx.bandits.snapshot import encode as encode_snapshot
 from nbx.clock import SystemClock
 from nbx.decision.serving import Serving
+from nbx.decision.warm_up import warm_up
 from nbx.errors import NotReady, Unavailable, Unsupported
 from nbx.experience.entries import EventEntry, Outcome, TimerEntry, decode_entry
+from nbx.features.connection import RedisConnection
 from nbx.features.keys import (
     LEASE_LEARNER,
     MODEL_CHECKPOINT,
@@ -39,7 +40,6 @@ from nbx.features.keys import (
     MODEL_VERSION,
     partition_keys,
 )
-from nbx.features.connection import RedisConnection
 from nbx.features.lease import Lease
 from nbx.features.store import LogEntry, Store
 from nbx.runtime.process import connect, log, pause, stop_event
@@ -273,7 +273,7 @@ async def learn(settings: Settings) -> int:
     if connected is None:
         return 0
     connection, store = connected
-    kernels.warm_up()
+    warm_up()
     lease = Lease(connection, LEASE_LEARNER, f"{socket.gethostname()}:{os.getpid()}", LEASE_MS)
     log.info("learner ready")
     while not stop.is_set():

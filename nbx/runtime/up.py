@@ -198,7 +198,7 @@ async def _api_ready(settings: Settings, pid: int) -> None:
     loop = asyncio.get_running_loop()
     began, reason = loop.time(), "it does not listen"
     # the certificate is for the callers' name of this machine, and a proxy is not on the way to it
-    async with httpx.AsyncClient(base_url=settings.url, verify=False, trust_env=False, timeout=2.0) as client:
+    async with httpx.AsyncClient(base_url=settings.url, verify=False, trust_env=False, timeout=2.0) as client:  # noqa: S501
         while loop.time() - began < API_START_S:
             if _listens(pid, settings.port):
                 try:

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import expit, log_ndtr, logit, ndtr
+from scipy.special import expit, log_ndtr, logit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from numpy.typing import NDArray
 
     from nbx.bandits.kernels import F32, F64
 
@@ -23,6 +25,10 @@ class Field(NamedTuple):
     sd: F32
     gain: F64
     shift: F64
+
+    def take(self, rows: NDArray[np.integer] | list[int]) -> Field:
+        """Return these candidates, in this order."""
+        return Field(self.mean[rows], self.sd[rows], self.gain[rows], self.shift[rows])
 
 
 def score(x: F32, mean: F32, cov: F64, experience: F32) -> tuple[F64, F64, F64]:
@@ -43,18 +49,18 @@ def utility_distribution(u: F64, field: Field, scale: float) -> F64:
     return np.where((gain > 0.0) & (sd > POINT_SD), spread, np.where(u >= at, 0.0, -np.inf))
 
 
-def _split_by_point(field: Field, scale: float, with_none: bool) -> tuple[F64, F64, float]:
-    """Return which rows (and none) are point masses, where they are, and the best of them."""
+def _points(field: Field, scale: float, with_none: bool) -> tuple[F64, float]:
+    """Return where each row (and none) is a point mass, −∞ where it is not, and the best of them."""
     still = (field.gain <= 0.0) | (field.sd.astype(np.float64) * scale <= POINT_SD)
     at = np.append(np.where(still, field.shift + field.gain * expit(field.mean.astype(np.float64)), -np.inf), -np.inf)
     if with_none:
         at[-1] = 0.0
-    return np.append(still, with_none), at, float(at.max())
+    return at, float(at.max())
 
 
 def selection_on_grid(grid: F64, field: Field, scale: float, with_none: bool) -> F64:
-    """Integrate H d(ln F) on given points, H log-linear in between and 1 at the last: the kernel's integral, unpruned."""
-    _, at, point = _split_by_point(field, scale, with_none)
+    """Integrate H d(ln F) on given points, H log-linear in between and 1 at the last: the kernel's, unpruned."""
+    at, point = _points(field, scale, with_none)
     prob = np.zeros(len(field.mean) + 1)
     below = 1.0
     if len(grid):
@@ -71,30 +77,33 @@ def selection_on_grid(grid: F64, field: Field, scale: float, with_none: bool) ->
         starts = len(grid) == 0 or np.min(grid) <= point + 1e-9 * (1.0 + abs(point))
         winners = at == point
         prob[winners] = below / winners.sum() if starts else 0.0
-    return prob / prob.sum()
+    prob /= prob.sum()
+    return prob
 
 
 def selection_dense(field: Field, scale: float, with_none: bool, points: int = 601) -> F64:
     """Integrate ∏ F_j dF_i by trapezoids on the quantiles of every candidate together."""
-    still, at, point = _split_by_point(field, scale, with_none)
+    at, point = _points(field, scale, with_none)
     z = np.linspace(-7.0, 7.0, points)
     places = [
         field.shift[i] + field.gain[i] * expit(float(field.mean[i]) + scale * float(field.sd[i]) * z)
-        for i in np.flatnonzero(~still[:-1] | (at[:-1] == -np.inf))
+        for i in np.flatnonzero(at[:-1] == -np.inf)
     ]
     prob = np.zeros(len(field.mean) + 1)
     below = 1.0
     grid = np.unique(np.concatenate([*places, [point]] if point > -np.inf else [*places, []]))
     grid = grid[grid >= point]
-    if len(places) and len(grid):
+    if places and len(grid):
         f = np.exp(utility_distribution(grid, field, scale))
+        f[:, -1] = 1.0
         for i in np.flatnonzero(at[:-1] == -np.inf):
             others = np.prod(np.delete(f, i, axis=0), axis=0)
             prob[i] = ((others[1:] + others[:-1]) / 2 * np.diff(f[i])).sum()
         below = float(np.prod(f[:, 0]))
     if point > -np.inf:
         prob[at == point] = below / (at == point).sum()
-    return prob / prob.sum()
+    prob /= prob.sum()
+    return prob
 
 
 def selection_sampled(field: Field, scale: float, with_none: bool, draws: int, seed: int) -> F64:
@@ -124,22 +133,31 @@ def fields(n: int, rng: np.random.Generator) -> Iterator[tuple[str, Field]]:
     yield "learned", field(rng.normal(-2, 1, n), rng.uniform(0.1, 1, n), rng.uniform(1, 10, n), rng.normal(0, 0.3, n))
     yield "identical", field(one - 2, one / 2, one, zero)
     yield "cold", field(rng.normal(0, 0.1, n), rng.uniform(4, 6, n), one, zero)
-    yield "cold, unequal", field(rng.normal(0, 0.1, n), rng.uniform(2, 6, n), rng.uniform(1, 3, n), rng.normal(0, 0.3, n))
-    yield "sd over six decades", field(rng.normal(-1, 1, n), 10 ** rng.uniform(-5, 1, n), 10 ** rng.uniform(-1, 1, n), zero)
-    yield "narrow and close", field(
-        rng.normal(-1, 0.01, n), 10 ** rng.uniform(-5, -1, n), one, rng.normal(0, 0.001, n)
+    yield (
+        "cold, unequal",
+        field(rng.normal(0, 0.1, n), rng.uniform(2, 6, n), rng.uniform(1, 3, n), rng.normal(0, 0.3, n)),
     )
-    yield "gain over seven decades", field(
-        rng.normal(-1, 1, n), rng.uniform(0.1, 2, n), 10 ** rng.uniform(-3, 4, n), rng.normal(0, 5, n)
+    yield (
+        "sd over six decades",
+        field(rng.normal(-1, 1, n), 10 ** rng.uniform(-5, 1, n), 10 ** rng.uniform(-1, 1, n), zero),
+    )
+    yield "narrow and close", field(rng.normal(-1, 0.01, n), 10 ** rng.uniform(-5, -1, n), one, rng.normal(0, 0.001, n))
+    yield (
+        "gain over seven decades",
+        field(rng.normal(-1, 1, n), rng.uniform(0.1, 2, n), 10 ** rng.uniform(-3, 4, n), rng.normal(0, 5, n)),
     )
     sd, gain = rng.uniform(0, 2, n), rng.uniform(0, 2, n)
     sd[rng.random(n) < 0.2] = 0.0
     gain[rng.random(n) < 0.3] = 0.0
     yield "point masses", field(rng.normal(0, 1, n), sd, gain, rng.normal(0, 0.3, n))
-    yield "around none", field(rng.normal(-3, 1, n), rng.uniform(0.1, 1, n), rng.uniform(0.5, 1, n), rng.normal(-0.3, 0.2, n))
+    yield (
+        "around none",
+        field(rng.normal(-3, 1, n), rng.uniform(0.1, 1, n), rng.uniform(0.5, 1, n), rng.normal(-0.3, 0.2, n)),
+    )
     yield "one narrow among wide", field(np.r_[0.0, rng.normal(0, 3, n - 1)], np.r_[1e-6, one[1:]], one, zero)
-    yield "narrow ladder in a wide one", field(
-        np.r_[0.0, np.linspace(-0.05, 0.05, n - 1)], np.r_[2.0, np.full(n - 1, 0.02)], one, zero
+    yield (
+        "narrow ladder in a wide one",
+        field(np.r_[0.0, np.linspace(-0.05, 0.05, n - 1)], np.r_[2.0, np.full(n - 1, 0.02)], one, zero),
     )
     yield "huge sd, ceilings apart", field(rng.normal(0, 1, n), rng.uniform(8, 12, n), rng.uniform(0.5, 2, n), zero)
 
@@ -172,5 +190,5 @@ class Dense:
     def moments(self) -> tuple[F64, F64]:
         """Return mean and covariance."""
         precision, eta = self.sums()
-        cov = np.linalg.inv(precision)
+        cov: F64 = np.linalg.inv(precision).astype(np.float64)
         return cov @ eta, cov

@@ -26,7 +26,6 @@ const samples = []; // {now, data}, oldest first
 const cards = new Map(); // decision_id → its <details>
 let held = false;
 let failures = 0;
-let apiKey = sessionStorage.getItem("nbx-key") || "";
 let wake = null;
 
 // ── small tools ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -52,7 +51,7 @@ function ago(ms) {
 }
 
 // ── what the numbers say ───────────────────────────────────────────────────────────────────────────────────────────
-const decided = (data) => data.decisions.action + data.decisions.none;
+const decided = (data) => (data.decisions.action || 0) + (data.decisions.none || 0);
 const outcomeCount = (data, wanted) => sum(data.outcomes.filter((o) => wanted(o.outcome)), (o) => o.count);
 const isYes = (outcome) => outcome === "accepted" || outcome === "converted";
 
@@ -147,7 +146,7 @@ function drawVitals(data) {
   const now = history[history.length - 1];
   const seen = outcomeCount(data, (o) => SEEN.has(o));
   const all = decided(data);
-  const silent = percent(ratio(data.decisions.none, all), 0);
+  const silent = percent(ratio(data.decisions.none || 0, all), 0);
   const degraded = data.decisions.degraded ? ` · ${whole(data.decisions.degraded)} degraded` : "";
   drawVital("vital-rate", now.rate === null ? "–" : now.rate.toFixed(now.rate < 10 ? 1 : 0),
     all ? `${whole(all)} so far · silent in ${silent}${degraded}` : "none yet", history.map((r) => r.rate));
@@ -386,10 +385,9 @@ function say(state, text) {
   status.dataset.state = state;
   setText(status, text);
 }
-function banner(text, askKey) {
+function banner(text) {
   byId("banner").hidden = !text;
   setText(byId("banner-text"), text);
-  byId("key-form").hidden = !askKey;
 }
 
 function accept(data) {
@@ -405,7 +403,7 @@ function accept(data) {
   const moving = samples[samples.length - 1].readings.rate > 0;
   const asleep = !data.release;
   say(asleep || !moving ? "idle" : "live", asleep ? "no catalog" : moving ? "live" : "quiet");
-  banner(asleep ? "Nothing is published yet, so nothing can be decided. Publish a catalog: nbx catalog publish FILE" : "", false);
+  banner(asleep ? "Nothing is published yet, so nothing can be decided. Publish a catalog: nbx catalog publish FILE" : "");
   drawFacts(data);
   drawVitals(data);
   drawMix(data);
@@ -415,12 +413,11 @@ function accept(data) {
 }
 
 async function poll() {
-  const headers = apiKey ? { Authorization: `Bearer ${apiKey}` } : {};
   try {
-    const answer = await fetch("/v1/console/live", { headers, cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) });
+    const answer = await fetch("/v1/console/live", { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) });
     if (answer.status === 401 || answer.status === 403) {
       say("away", "key needed");
-      banner("The service asks for an API key to show its inside.", true);
+      banner("The service shows its inside to a browser on its own machine, or to an API key with the scope audit.");
       failures += 1;
     } else if (!answer.ok) {
       throw new Error(`HTTP ${answer.status}`);
@@ -432,7 +429,7 @@ async function poll() {
     failures += 1;
     if (failures > 1) {
       say("away", "away");
-      banner(`The service does not answer (${error.message}); trying again. What is below is the last that was heard.`, false);
+      banner(`The service does not answer (${error.message}); trying again. What is below is the last that was heard.`);
     }
   }
   const backOff = Math.min(POLL_MS * 2 ** Math.max(failures - 1, 0), 8000);
@@ -449,14 +446,6 @@ byId("hold").addEventListener("click", () => {
   held = !reading();
   if (!held) for (const card of cards.values()) card.open = false;
   showHold();
-});
-byId("key-form").addEventListener("submit", (event) => {
-  event.preventDefault();
-  apiKey = byId("key").value.trim();
-  sessionStorage.setItem("nbx-key", apiKey);
-  clearTimeout(wake);
-  failures = 0;
-  poll();
 });
 document.addEventListener("visibilitychange", () => {
   if (document.hidden || failures) return;

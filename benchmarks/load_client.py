@@ -1,0 +1,98 @@
+"""A closed-loop HTTP client for benchmarks: raw sockets, one request in flight per connection, little CPU of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Load(NamedTuple):
+    """What a run did."""
+
+    requests: int
+    seconds: float
+    latencies_ms: list[float]
+    errors: int
+    reply_bytes: int
+    """Body bytes of the last reply."""
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, next_request: Callable[[], bytes | None], done: asyncio.Future[None]) -> None:
+        self._next = next_request
+        self._done = done
+        self._buffer = b""
+        self._sent_ns = 0
+        self.latencies_ms: list[float] = []
+        self.errors = 0
+        self.reply_bytes = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: asyncio.Transport = transport  # type: ignore[assignment] # always one for TCP
+        self._send()
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        head = self._buffer.find(b"\r\n\r\n")
+        if head < 0:
+            return
+        lower = self._buffer[:head].lower()
+        at = lower.index(b"content-length:") + 15
+        length = int(lower[at : lower.find(b"\r\n", at) if b"\r\n" in lower[at:] else None])
+        if len(self._buffer) < head + 4 + length:
+            return
+        self.latencies_ms.append((time.perf_counter_ns() - self._sent_ns) / 1e6)
+        self.errors += not (lower.startswith(b"http/1.1 20"))
+        self.reply_bytes = length
+        self._buffer = self._buffer[head + 4 + length :]
+        self._send()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._done.done():
+            self._done.set_result(None)
+
+    def _send(self) -> None:
+        request = self._next()
+        if request is None:
+            self._transport.close()
+            return
+        self._sent_ns = time.perf_counter_ns()
+        self._transport.write(request)
+
+
+def post(path: str, body: bytes, key: str = "") -> bytes:
+    """Return the bytes of a POST."""
+    auth = f"authorization: Bearer {key}\r\n" if key else ""
+    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{auth}content-length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+async def load(port: int, make: Callable[[int], bytes], *, seconds: float, connections: int) -> Load:
+    """Send `make(i)` for i = 0, 1, … over `connections` connections for a while."""
+    loop = asyncio.get_running_loop()
+    began = time.perf_counter()
+    count = 0
+
+    def next_request() -> bytes | None:
+        nonlocal count
+        if time.perf_counter() - began > seconds:
+            return None
+        count += 1
+        return make(count)
+
+    ends = [loop.create_future() for _ in range(connections)]
+    made = [
+        (await loop.create_connection(lambda end=end: _Connection(next_request, end), "127.0.0.1", port))[1]  # type: ignore[misc]
+        for end in ends
+    ]
+    await asyncio.gather(*ends)
+    latencies = [ms for connection in made for ms in connection.latencies_ms]
+    return Load(
+        len(latencies),
+        time.perf_counter() - began,
+        latencies,
+        sum(connection.errors for connection in made),
+        made[0].reply_bytes,
+    )

@@ -1,0 +1,1 @@
+"""Back-tests: logged, randomised data through the running service, and what that says about its choices."""
