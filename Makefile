@@ -24,13 +24,14 @@ check: .venv/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not nightly" $(ARGS)
+	$(MAKE) test
 
 nightly: .venv/.installed-dev
 	$(BIN)/python -m pytest -m nightly --timeout 3600 $(ARGS)
 
 bench: .venv/.installed-dev
-	@set -e; for page in benchmarks/*.py; do echo "== $$page"; $(BIN)/python "$$page" $(ARGS); done
+	@set -e; for page in benchmarks/bench_*.py; do echo "== $$page"; \
+	  PYTHONPATH=. OPENBLAS_NUM_THREADS=1 $(BIN)/python -m "benchmarks.$$(basename "$$page" .py)" $(ARGS); done
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache nbx/v1

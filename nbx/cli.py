@@ -23,7 +23,12 @@ from nbx.clock import SystemClock
 from nbx.errors import NbxError, SetupError, Unavailable
 from nbx.settings import Settings, load_settings
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Real-time next-best-experience decisioning.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Real-time next-best-experience decisioning.",
+)
 catalog_app = typer.Typer(no_args_is_help=True, help="Check and publish what the company may do.")
 decisions_app = typer.Typer(no_args_is_help=True, help="Look into decisions.")
 customer_app = typer.Typer(no_args_is_help=True, help="Look at a customer.")
@@ -159,9 +164,11 @@ def _run_process(main: Callable[[Settings], Any]) -> None:
 @app.command("warm-up", hidden=True)
 def warm_up() -> None:
     """Compile the kernels, so that processes start fast."""
+    from nbx.bandits import kernels_learning
     from nbx.decision.warm_up import warm_up as compile_kernels
 
     compile_kernels()
+    kernels_learning.warm_up()
 
 
 @app.command()

@@ -240,7 +240,9 @@ def _on_http_error(_: Request[Any, Any, Any], error: HTTPException) -> Response[
     cause: BaseException | None = error
     while cause is not None:  # the codec's own complaint names the field; Litestar wraps it
         if isinstance(cause, UNREADABLE):
-            return _respond(problem(from_decode(cause)))
+            fault = from_decode(cause)
+            fault.field = fault.field.removeprefix("data").lstrip(".")
+            return _respond(problem(fault))
         cause = cause.__cause__
     field, detail = "", error.detail
     extra = error.extra

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nbx.bandits import kernels
+from nbx.bandits.thompson import choose_slate
 from nbx.decision.arbitration import Factors, Utility
 from nbx.experience.entries import PolicyRecord, SharedLimit
 from nbx.hashing import uniform
@@ -94,23 +94,20 @@ def draw_slate(
 def _draw(
     factors: Factors, utility: Utility, policy: PolicyRecord, free: NDArray[np.int64] | None, point: float
 ) -> tuple[NDArray[np.float64], int, float]:
-    """Draw one slot among the candidates `free` (None: all): distribution over all, index (-1: none), its probability."""
-    drawn, chance = np.empty(1, dtype=np.int32), np.empty(1, dtype=np.float64)
-    among = kernels.choose(
+    """Draw one slot among the candidates `free` (None: all): distribution over all, index (-1: none), its chance."""
+    drawn = choose_slate(
         factors.mean if free is None else factors.mean[free],
         factors.sd if free is None else factors.sd[free],
         utility.gain if free is None else utility.gain[free],
         utility.shift if free is None else utility.shift[free],
-        policy.scale,
-        policy.floor,
-        True,
-        np.array([point]),
-        drawn,
-        chance,
+        scale=policy.scale,
+        floor=policy.floor,
+        slots=1,
+        uniforms=(point,),
     )
-    index = int(drawn[0])
+    index, chance = int(drawn.chosen[0]), float(drawn.propensity[0])
     if free is None:
-        return among, index, float(chance[0])
+        return drawn.probabilities, index, chance
     probability = np.zeros(len(factors.mean) + 1)
-    probability[free], probability[-1] = among[:-1], among[-1]
-    return probability, int(free[index]) if index >= 0 else -1, float(chance[0])
+    probability[free], probability[-1] = drawn.probabilities[:-1], drawn.probabilities[-1]
+    return probability, int(free[index]) if index >= 0 else -1, chance

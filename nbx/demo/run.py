@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
 from nbx.catalog.model import Catalog
 from nbx.catalog.parse import scale_durations
@@ -90,7 +90,7 @@ class DemoResult:
     checked_customers: int
     checked_outcomes: int
     wrong_customers: list[str] = field(default_factory=list)
-    """Customers of whom the service's books say something else than what they lived through."""
+    """Customers of whom the service's books say something else than what they lived through, and what."""
 
 
 def demo_catalog(catalog: Catalog) -> Catalog:
@@ -132,7 +132,7 @@ async def run_demo(  # noqa: PLR0913 - everything that makes a run
     Raises
     ------
     NbxError
-        The service refused the customers' profiles: nothing was played.
+        The service is not ready or refused the customers' profiles: nothing was played.
     """
     clock = clock or SystemClock()
     world = World(
@@ -144,6 +144,7 @@ async def run_demo(  # noqa: PLR0913 - everything that makes a run
         prefix=f"demo-{clock.now_ms() // 1000:x}",
     )
     async with Faces(url, grpc_target, key) as faces:
+        await faces.wait_ready()
         await _introduce(world, faces, console)
         traffic = _Traffic(world, catalog, faces, clock)
         await traffic.run(console, seconds)
@@ -174,7 +175,7 @@ async def run_demo(  # noqa: PLR0913 - everything that makes a run
 
 async def _introduce(world: World, faces: Faces, console: Console) -> None:
     with _progress(console) as progress:
-        task = progress.add_task("introducing customers", total=len(world.customers), note="")
+        task = progress.add_task("customers", total=len(world.customers), note="")
 
         async def introduce(customer: Customer) -> None:
             await faces.set_profile(customer.customer_id, customer.profile)
@@ -215,7 +216,7 @@ class _Traffic:
         gate = asyncio.Semaphore(IN_FLIGHT)
         running: set[asyncio.Task[None]] = set()
         with _progress(console) as progress:
-            task = progress.add_task("customers come by", total=len(self._world.visits), note="")
+            task = progress.add_task("visits   ", total=len(self._world.visits), note="")
             noted = [began]
 
             async def one(visit: Visit) -> None:
@@ -251,7 +252,7 @@ class _Traffic:
         outcomes
             How many outcomes they had.
         wrong
-            Ids of those whose books differ.
+            Those whose books differ, and how.
         """
         asked = {visit.customer for visit in self._world.visits}
         checked = [index for index in sorted(asked) if self._whole[index]][:CHECKED]
@@ -262,8 +263,10 @@ class _Traffic:
             customer_id = self._world.customers[index].customer_id
             view = await self._faces.customer(customer_id)
             balances[index] = view.relationship["balance"]
-            if {name: count for name, count in view.outcomes.items() if count} != dict(self._expected[index]):
-                wrong.append(customer_id)
+            booked = {name: count for name, count in sorted(view.outcomes.items()) if count}
+            lived = dict(sorted(self._expected[index].items()))
+            if booked != lived:
+                wrong.append(f"{customer_id}: booked {booked}, lived {lived}")
 
         await _each(checked, look)
         self.tally.balances = [balances[index] for index in checked]
@@ -280,7 +283,9 @@ class _Traffic:
         decided = await self._faces.decide(visit, customer_id, tag)
         if not self.tally.visits:
             self.knew_before = any(abs(p - PRIOR_RESPONSE) > 1e-3 for p in decided.p_response)
-        self.degraded += decided.degraded
+        if decided.degraded:  # what was decided in its stead may be in the books too
+            self.degraded += 1
+            self._whole[visit.customer] = False
         mind = self._minds[visit.customer]
         implicit = self._implicit[visit.placement]
         lived: dict[int, tuple[str, Response]] = {
@@ -379,11 +384,9 @@ def _latency(times_ms: list[float]) -> Latency:
 @contextlib.contextmanager
 def _progress(console: Console) -> Iterator[Progress]:
     with Progress(
-        SpinnerColumn(),
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TimeRemainingColumn(compact=True),
+        BarColumn(bar_width=14),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
         TextColumn("[dim]{task.fields[note]}"),
         console=console,
         refresh_per_second=4,

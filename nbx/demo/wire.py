@@ -28,6 +28,7 @@ from nbx.v1 import nbx_pb2 as pb
 
 CONNECTIONS = 32
 TIMEOUT_S = 10.0
+READY_S = 15.0
 _encode = msgspec.json.Encoder().encode
 _decode_reply = msgspec.json.Decoder(DecideReply).decode
 
@@ -107,6 +108,20 @@ class Faces:
     ) -> None:
         clients = [await self._idle.get() for _ in range(CONNECTIONS)]
         await asyncio.gather(self._channel.close(), *(client.aclose() for client in clients))
+
+    async def wait_ready(self) -> None:
+        """Wait until decisions can be made; raises the last refusal after `READY_S`."""
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + READY_S
+        while True:
+            try:
+                await self._call("GET", "/health/ready")
+            except NbxError:
+                if loop.time() > give_up:
+                    raise
+                await asyncio.sleep(0.1)
+            else:
+                return
 
     async def set_profile(self, customer_id: str, profile: dict[str, Value]) -> None:
         """Tell what the bank's file says of a customer."""

@@ -24,6 +24,7 @@ import msgspec
 from msgspec import Struct
 
 from nbx.audit.metrics import LEARNED, LEARNER_LAG_S, SNAPSHOT
+from nbx.bandits import kernels_learning
 from nbx.bandits.learner import LearnedSites, Learner, Observation
 from nbx.bandits.snapshot import encode as encode_snapshot
 from nbx.clock import SystemClock
@@ -274,6 +275,7 @@ async def learn(settings: Settings) -> int:
         return 0
     connection, store = connected
     warm_up()
+    kernels_learning.warm_up()
     lease = Lease(connection, LEASE_LEARNER, f"{socket.gethostname()}:{os.getpid()}", LEASE_MS)
     log.info("learner ready")
     while not stop.is_set():

@@ -38,6 +38,12 @@ function make(tag, className, text) {
 function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
+/** A name that may break after an underscore. */
+function setName(node, name) {
+  if (node.textContent === name) return;
+  node.replaceChildren();
+  for (const part of name.split(/(?<=_)/)) node.append(part, document.createElement("wbr"));
+}
 const whole = (n) => Math.round(n).toLocaleString("en");
 const percent = (share, digits = 1) => (share === null ? "–" : `${(100 * share).toFixed(digits)} %`);
 const ratio = (part, all) => (all > 0 ? part / all : null);
@@ -272,7 +278,7 @@ function drawActions(data) {
       body.append(row);
     }
     const [name, shown, accepted, negative] = row.children;
-    setText(name, action.action);
+    setName(name, action.action);
     setText(shown, whole(action.shown));
     drawRate(accepted, action.accepted / action.shown, best);
     drawRate(negative, action.negative / action.shown, worst);
@@ -334,8 +340,21 @@ function fillCard(card, decision) {
 function section(holder, title, lines, className) {
   if (!lines.length) return;
   const list = make("ul", className || "");
-  for (const line of lines) list.append(make("li", "", line));
+  for (const line of lines) list.append(make("li", "", inLocalTime(line)));
   holder.append(make("h3", "", title), list);
+}
+
+/** The record speaks in epoch milliseconds and seconds; people do not. */
+function inLocalTime(line) {
+  return line
+    .replace(/until (\d{13})\b/g, (_, ms) => `until ${new Date(Number(ms)).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" })}`)
+    .replace(/\bper (\d+) s\b/g, (_, s) => `per ${duration(Number(s))}`);
+}
+function duration(s) {
+  for (const [unit, size] of [["day", 86400], ["hour", 3600], ["minute", 60]]) {
+    if (s >= size && s % size === 0) return s === size ? unit : `${s / size} ${unit}s`;
+  }
+  return `${s} s`;
 }
 
 const reading = () => held || [...cards.values()].some((card) => card.open);

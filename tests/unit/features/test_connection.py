@@ -7,6 +7,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -177,22 +178,67 @@ def test_deadlines_of_any_mix_are_kept(server: RedisServer, run: Run) -> None:
 
 
 class Staller(asyncio.Protocol):
-    """Sits on what it receives for 300 ms, inside the loop's socket phase."""
+    """Wakes the server, then blocks the loop in its socket phase until the reply is here and its deadline past."""
+
+    def __init__(self, server: RedisServer, connection: RedisConnection, until_s: float) -> None:
+        self._server = server
+        self._connection = connection
+        self._until_s = until_s
 
     def data_received(self, data: bytes) -> None:  # noqa: ARG002
-        subprocess.run(["sleep", "0.3"], check=True)
+        self._server.send_signal(signal.SIGCONT)
+        pipe = self._connection._pipe
+        assert pipe is not None
+        while not pipe._has_unread() or time.monotonic() < self._until_s:
+            time.sleep(0.005)
 
 
-def test_replies_in_the_socket_count_even_when_the_loop_was_stalled(server: RedisServer, run: Run) -> None:
+def test_a_reply_in_the_socket_counts_even_when_the_loop_was_stalled(server: RedisServer, run: Run) -> None:
     async def story() -> None:
         async with Opened(server.url) as connection:
             ours, theirs = socket.socketpair()
-            transport, _ = await asyncio.get_running_loop().create_unix_connection(Staller, sock=ours)
+            server.send_signal(signal.SIGSTOP)
+            ping = connection.execute("PING", timeout_ms=500)
+            for _ in range(3):  # ticks after which it is written
+                await asyncio.sleep(0)
+            staller = Staller(server, connection, time.monotonic() + 0.6)
+            transport, _ = await asyncio.get_running_loop().create_unix_connection(lambda: staller, sock=ours)
             try:
-                for _ in range(3):
-                    ping = connection.execute("PING", timeout_ms=250)
-                    theirs.send(b"x")
-                    assert await ping == b"PONG"
+                theirs.send(b"x")
+                assert await ping == b"PONG"
+            finally:  # uvloop waits for ever when it is closed before the transport
+                transport.close()
+                theirs.close()
+                server.send_signal(signal.SIGCONT)
+
+    run(story())
+
+
+class Asker(asyncio.Protocol):
+    """Asks in the loop's socket phase, then blocks the loop until the deadline has passed with nothing sent."""
+
+    def __init__(self, connection: RedisConnection) -> None:
+        self._connection = connection
+        self.asked: asyncio.Future[asyncio.Future[object]] = asyncio.get_running_loop().create_future()
+
+    def data_received(self, data: bytes) -> None:  # noqa: ARG002
+        self.asked.set_result(self._connection.execute("PING", timeout_ms=10))
+        time.sleep(0.05)
+
+
+def test_a_command_the_loop_kept_from_leaving_is_sent_before_it_is_judged(
+    server: RedisServer, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GRACE_S", PATIENCE_S)  # however slow the machine, the answer comes before judgement
+
+    async def story() -> None:
+        async with Opened(server.url) as connection:
+            ours, theirs = socket.socketpair()
+            asker = Asker(connection)
+            transport, _ = await asyncio.get_running_loop().create_unix_connection(lambda: asker, sock=ours)
+            try:
+                theirs.send(b"x")
+                assert await (await asker.asked) == b"PONG"
             finally:  # uvloop waits for ever when it is closed before the transport
                 transport.close()
                 theirs.close()
