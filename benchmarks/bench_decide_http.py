@@ -1,8 +1,8 @@
 """Complete decisions over HTTP against a plain Litestar route with redis-py, both one process on one core, interleaved.
 
-Command: `python -m benchmarks.bench_decide_http` (about a minute; `--smoke` for a look). The server under test is pinned to
-core 0; Redis and the closed-loop client share core 1. Both return the same number of bytes. Reported: median rate of the
-rounds, rate per second of server CPU, client-side p50/p99, and the ratios.
+Command: `python -m benchmarks.bench_decide_http` (about a minute; `--smoke` for a look). The server under test is
+pinned to core 0; Redis and the closed-loop client share core 1. Both return the same number of bytes. Reported: median
+rate of the rounds, rate per second of server CPU, client-side p50/p99, and the ratios.
 """
 
 from __future__ import annotations

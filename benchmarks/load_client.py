@@ -1,4 +1,4 @@
-"""A closed-loop HTTP client for benchmarks: raw sockets, one request in flight per connection, little CPU of its own."""
+"""A closed-loop HTTP client for benchmarks: raw sockets, one request in flight per connection, little CPU."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class _Connection(asyncio.Protocol):
         self._buffer = self._buffer[head + 4 + length :]
         self._send()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's
         if not self._done.done():
             self._done.set_result(None)
 
@@ -65,8 +65,8 @@ class _Connection(asyncio.Protocol):
 def post(path: str, body: bytes, key: str = "") -> bytes:
     """Return the bytes of a POST."""
     auth = f"authorization: Bearer {key}\r\n" if key else ""
-    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{auth}content-length: {len(body)}\r\n\r\n"
-    return head.encode() + body
+    lines = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{auth}"
+    return f"{lines}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
 async def load(port: int, make: Callable[[int], bytes], *, seconds: float, connections: int) -> Load:

@@ -1,6 +1,7 @@
 """The peer of the decide benchmark: a plain typed Litestar route that does one redis-py GET and one EVALSHA.
 
-It decides nothing; it returns as many bytes as a decision. Run as `python -m benchmarks.plain_app PORT REDIS_URL BYTES`.
+It decides nothing; it returns as many bytes as a decision. Run as `python -m benchmarks.plain_app PORT REDIS_URL
+BYTES`.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ async def _first_start(settings: Settings, catalog: Path | None) -> None:
             err.print(f"API key (shown once; the command line finds it in {path}): {key}", markup=False)
         release = await current_number(redis)
         if catalog is not None and release == 0:
-            parsed = parse_catalog(catalog.read_text(), source=str(catalog))
+            parsed = parse_catalog(_read_text(catalog), source=str(catalog))
             published = await publish(
                 redis, parsed, author="nbx up", note=f"first start with {catalog.name}", at_ms=clock.now_ms()
             )
@@ -190,7 +190,7 @@ def doctor(as_json: AsJson = False) -> None:
 
 @app.command()
 def demo(
-    seconds: Annotated[float, typer.Option(min=5, max=600, help="How long customers come.")] = 70.0,
+    seconds: Annotated[float, typer.Option(min=5, max=600, help="How long customers come.")] = 60.0,
     customers: Annotated[int, typer.Option(min=50, max=100_000)] = 1500,
     seed: int = 7,
     keep: Annotated[bool, typer.Option("--keep", help="Leave it running afterwards.")] = False,

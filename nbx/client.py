@@ -1,6 +1,7 @@
 """What the command line needs of a running service: HTTP calls whose errors read like the service's own.
 
-Also the place where a service on this machine leaves its key for the command line: `<data_dir>/cli.key`, readable by its owner only.
+Also the place where a service on this machine leaves its key for the command line: `<data_dir>/cli.key`, readable by
+its owner only.
 """
 
 from __future__ import annotations

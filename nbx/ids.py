@@ -67,7 +67,7 @@ def decision_ref(decision_id: str, field: str = "decision_id") -> DecisionRef:
     """Read partition and time from a decision id; `Invalid` when it is none of ours."""
     try:
         if len(decision_id) != _ID_DIGITS or not decision_id.isalnum():
-            raise ValueError
+            raise ValueError  # noqa: TRY301 - one message for all that can be wrong
         int(decision_id, 16)
         return DecisionRef(int(decision_id[:3], 16), int(decision_id[3:14], 16))
     except ValueError:

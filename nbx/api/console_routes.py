@@ -16,6 +16,8 @@ from nbx.api.schemas import Live
 from nbx.api.wiring import Services
 from nbx.errors import Unauthenticated
 
+FRESH_MS = 500
+"""Milliseconds for which the console's numbers are given out again: any number of open pages costs like one."""
 _FOLDER = files("nbx.api").joinpath("console")
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -46,6 +48,7 @@ def trusted_browser(connection: ASGIConnection[Any, Any, Any, Any], services: Se
 
 def console_routes(services: Services) -> list[Any]:
     """Return the handlers of the console."""
+    shown: Live | None = None
     environment = Environment(
         loader=FunctionLoader(lambda name: _FOLDER.joinpath(name).read_text()), autoescape=select_autoescape(["jinja"])
     )
@@ -79,8 +82,12 @@ def console_routes(services: Services) -> list[Any]:
 
     @get("/v1/console/live", summary="The console's numbers")
     async def numbers(request: Request[Any, Any, Any]) -> Live:
+        nonlocal shown
         check(request)
-        return await live(services)
+        now_ms = services.clock.now_ms()
+        if shown is None or now_ms - shown.now_ms > FRESH_MS:
+            shown = await live(services)
+        return shown
 
     return [page, script, style, numbers]
 

@@ -76,7 +76,7 @@ class Front:
             described = problem(error)
             status, kind, body = described.status, _PROBLEM, _encode(described)
             ERRORS.labels(error.code).inc()
-        except Exception:
+        except Exception:  # noqa: BLE001 - no traceback may reach a caller
             _log.exception("unexpected error on %s", scope["path"])
             described = problem(NbxError("something went wrong here; it is in the service's log"))
             status, kind, body = described.status, _PROBLEM, _encode(described)

@@ -1,4 +1,4 @@
-"""The gRPC face: translates messages, nothing more. Decisions and events go through the same data plane as over HTTP."""
+"""The gRPC face: translates messages, nothing more; the data plane behind it is that of HTTP."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class Grpc:
             await _abort(context, error)
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
-        except Exception:
+        except Exception:  # noqa: BLE001 - no traceback may reach a caller
             _log.exception("unexpected error in a gRPC call")
             await _abort(context, NbxError("something went wrong here; it is in the service's log"))
 

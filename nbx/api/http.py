@@ -140,7 +140,7 @@ def _decision_routes(services: Services, plane: DataPlane) -> Router:
             replayed,
             customer,
             change,
-        ],  # fmt: skip
+        ],
         guards=[scope_guard(services)],
         request_max_body_size=BODY_BYTES,
     )

@@ -11,7 +11,7 @@ import msgspec
 from nbx.api.errors import UNREADABLE, from_decode, problem
 from nbx.api.schemas import BatchItem, InteractionReply, InteractionRequest
 from nbx.audit.metrics import ERRORS, EVENTS
-from nbx.decision.messages import DecideReply, DecideRequest
+from nbx.decision.messages import DecideRequest
 from nbx.decision.service import DecisionService
 from nbx.errors import Invalid, NbxError, TooLarge
 from nbx.experience.entries import Event
@@ -88,16 +88,16 @@ class DataPlane:
 
     async def _item(self, request: DecideRequest | NbxError) -> BatchItem:
         try:
-            if isinstance(request, NbxError):
-                raise request
-            reply: DecideReply = await self.decisions.decide(request)
+            if not isinstance(request, NbxError):
+                return BatchItem(reply=await self.decisions.decide(request))
+            refused = request
         except NbxError as error:
-            ERRORS.labels(error.code).inc()
-            return BatchItem(problem=problem(error))
-        except Exception:
+            refused = error
+        except Exception:  # noqa: BLE001 - no traceback may reach a caller
             _log.exception("unexpected error in one of many decisions")
-            return BatchItem(problem=problem(NbxError("something went wrong here; it is in the service's log")))
-        return BatchItem(reply=reply)
+            refused = NbxError("something went wrong here; it is in the service's log")
+        ERRORS.labels(refused.code).inc()
+        return BatchItem(problem=problem(refused))
 
 
 def _rows(body: bytes, name: str) -> list[msgspec.Raw]:

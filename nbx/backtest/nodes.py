@@ -71,7 +71,7 @@ class NodeReader:
     ) -> dict[str, yaml.Node]:
         """Return the entries of a mapping whose keys are known."""
         found = self.fields(node, path)
-        for name in found.keys() - {*required, *optional}:
+        for name in sorted(found.keys() - {*required, *optional}):
             names = ", ".join((*required, *optional))
             self.fault(found.pop(name), f"{path}.{name}".lstrip("."), f"unknown key; there are {names}")
         for name in required:

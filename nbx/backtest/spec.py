@@ -300,7 +300,7 @@ def _probabilities(
     complete = found.keys() == set(names)
     if fields.keys() >= set(names) and complete and abs(sum(found.values()) - 1.0) > 1e-6:
         read.fault(node, "action.probabilities", f"must sum to 1, sum to {sum(found.values()):g}")
-    for name in set(names) - fields.keys():
+    for name in [name for name in names if name not in fields]:
         read.fault(node, f"action.probabilities.{name}", "is missing")
     return found if complete else dict.fromkeys(names, 1.0 / max(len(names), 1))
 
@@ -319,9 +319,7 @@ def _placement(read: NodeReader, top: Mapping[str, Any], catalog: Catalog, actio
         read.fault(node, "placement", f"{name} is not in the catalog, which has {', '.join(names)}")
         return name
     if next(p for p in catalog.placements if p.name == name).impressions != "reported":
-        words = (
-            "has implicit impressions: write impressions: reported, else rows that do not count are learned as ignored"
-        )
+        words = "must have impressions: reported, else rows that do not count would be learned as ignored"
         read.fault(top["catalog"], f"catalog.placements.{name}", words)
     shown = {a.name for a in catalog.actions if any(name in t.placements for t in a.treatments)}
     for value, action in actions.items():

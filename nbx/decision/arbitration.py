@@ -1,7 +1,7 @@
 """Utility of each candidate, in money, with every factor kept.
 
-utility = p_response · value · context_weight · lever + exchange · (1 + strain) · E[experience]; none is worth 0. The first
-term's p_response is uncertain and is sampled; the second is an expectation and shifts the whole distribution.
+utility = p_response · value · context_weight · lever + exchange · (1 + strain) · E[experience]; none is worth 0. The
+first term's p_response is uncertain and is sampled; the second is an expectation and shifts the whole distribution.
 """
 
 from __future__ import annotations

@@ -47,8 +47,8 @@ def draw_slate(
 ) -> Slate:
     """Fill `slots` slots from n candidates.
 
-    Mandatory candidates come first, in catalog order, with propensity 1, and take no part in the arbitration of the rest.
-    Once none is drawn the remaining slots are silent too: nothing left is better than silence.
+    Mandatory candidates come first, in catalog order, with propensity 1, and take no part in the arbitration of the
+    rest. Once none is drawn the remaining slots are silent too: nothing left is better than silence.
 
     Parameters
     ----------

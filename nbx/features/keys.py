@@ -1,4 +1,4 @@
-"""Names of Redis keys. Everything of one customer shares the hash tag of its partition, so one script may touch it all."""
+"""Names of Redis keys. All keys of a customer share the hash tag of its partition: one script may touch them."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ class LogLearner:
         try:
             checkpoint = msgspec.msgpack.decode(packed, type=Checkpoint)
             if checkpoint.format != CHECKPOINT_FORMAT:
-                raise ValueError(f"format {checkpoint.format}")
+                raise ValueError(f"format {checkpoint.format}")  # noqa: TRY301 - one message for all
             self.learner = Learner.restore(checkpoint.learner)
         except (msgspec.DecodeError, ValueError) as error:
             raise Unsupported(

@@ -1,4 +1,4 @@
-"""Rules that ruff cannot hold: names, lengths, docstrings, nobody's modules, and documents that say what the code does."""
+"""Rules that ruff cannot hold: names, lengths, docstrings, unused modules, documents that say what the code does."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The slow, obvious twin of a whole decision: plain Python over the same inputs, no kernels, no arrays of state.
 
-It shares no code with `nbx.decision`: rules are read from the catalog itself, scores are sums, and the selection distribution
-is `tests.reference.bandits`'s.
+It shares no code with `nbx.decision`: rules are read from the catalog itself, scores are sums, and the selection
+distribution is `tests.reference.bandits`'s.
 """
 
 from __future__ import annotations

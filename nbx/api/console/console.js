@@ -328,7 +328,8 @@ function fillCard(card, decision) {
   const figures = decision.slots
     .filter((slot) => slot.propensity !== null && slot.propensity !== undefined)
     .map((slot) => `slot ${slot.slot}: drawn with chance ${percent(slot.propensity)}` +
-      (slot.action && slot.p_response !== null ? `, acceptance expected ${percent(slot.p_response)}` : ""));
+      (slot.action && slot.p_response !== null ? `, acceptance expected ${percent(slot.p_response)}` : "") +
+      (slot.action && slot.outcome ? `, became ${spoken(slot.outcome)}` : ""));
   const degraded = decision.degraded.length ? [`degraded: ${decision.degraded.join(", ")}`] : [];
   const why = card.lastElementChild;
   why.replaceChildren();

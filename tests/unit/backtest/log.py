@@ -51,10 +51,11 @@ def log_rows(count: int, *, seed: int = 1, rates: tuple[float, ...] = (0.1, 0.2,
     arms = random.integers(3, size=count)
     bought = random.random(count) < np.array(rates)[arms]
     ages = random.integers(18, 80, size=count)
-    return [
-        (f"c{k}", str(ages[k]), "gold" if k % 3 else "none", "Bern" if k % 2 else "Basel, old", "ABC"[arms[k]], str(int(bought[k])))
-        for k in range(count)
-    ]  # fmt: skip
+    rows: list[tuple[str, ...]] = []
+    for k in range(count):
+        town, status = ("Bern" if k % 2 else "Basel, old"), ("gold" if k % 3 else "none")
+        rows.append((f"c{k}", str(ages[k]), status, town, "ABC"[arms[k]], str(int(bought[k]))))
+    return rows
 
 
 def write_csv(path: Path, rows: list[tuple[str, ...]], separator: str = ",") -> Path:

@@ -118,7 +118,7 @@ def test_ids_are_checked(tmp_path: Path) -> None:
 
 def test_a_spool_gives_back_every_row_in_order_or_shuffled(tmp_path: Path, spec: Spec) -> None:
     path = write_csv(tmp_path / "log.csv", log_rows(1000))
-    orders = []
+    orders: list[list[int]] = []
     for seed in (None, 1, 1, 2):
         directory = tmp_path / f"spool{len(orders)}"
         directory.mkdir()

@@ -54,7 +54,6 @@ def test_all_faults_at_once_with_line_and_field(tmp_path: Path) -> None:
         ("gold: true", "gold: maybe"),
     )
     found = faults_of(path)
-    assert [fault.partition(" ")[0] for fault in found] == [":5", ":5", ":3", ":4", ":4", ":7", ":8"] or len(found) == 7
     text = "\n".join(found)
     for words in (
         ":3 action.probabilties: unknown key; there are column, values, probabilities",
@@ -65,6 +64,7 @@ def test_all_faults_at_once_with_line_and_field(tmp_path: Path) -> None:
         ":8 columns.member.values.gold: 'maybe' is neither yes nor no; member is a boolean",
     ):
         assert words in text, text
+    assert len(found) == 6
 
 
 @pytest.mark.parametrize(
@@ -75,8 +75,8 @@ def test_all_faults_at_once_with_line_and_field(tmp_path: Path) -> None:
         ("reward:", "rewards:", ":1 reward: is missing"),
         ("age: age\n", "age: age\n  age: age\n", ":7 columns.age: is given twice"),
         ("age: age", "age: [age]", ":6 columns.age: must be a mapping of key: value"),
-        ("values: {A: red, B: green, C: blue}", "values: {A: red}", ":3 action.values: must lead to at least two actions"),
-        ("negative: 0", "negative: 0, negative_event: ignored", ":4 reward.negative_event: must be declined or dismissed"),
+        ("{A: red, B: green, C: blue}", "{A: red}", ":3 action.values: must lead to at least two actions"),
+        ("negative: 0", "negative_event: ignored", ":4 reward.negative_event: must be declined or dismissed"),
         ("columns:", "shuffle: x\ncolumns:", ":5 shuffle: must be a whole number, found x"),
         ("columns:", "separator: ab\ncolumns:", ":5 separator: must be one character"),
         ("columns:", "placement: web\ncolumns:", ":5 placement: web is not in the catalog, which has mail"),

@@ -1,4 +1,4 @@
-"""Around the choice: commit, idempotency, preview, conflicts, deadlines, the degraded answer and its recovery; replay."""
+"""Around the choice: commit, idempotency, preview, conflicts, deadlines, the degraded answer, recovery, replay."""
 
 from __future__ import annotations
 
