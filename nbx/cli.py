@@ -77,7 +77,7 @@ def _client(url: str) -> Any:
     from nbx.client import Client, stored_key
 
     settings = _settings()
-    return Client(url or settings.url, stored_key(settings))
+    return Client(url or settings.url, stored_key(settings), settings.tls_cert)
 
 
 def _show(value: Any) -> None:

@@ -7,6 +7,7 @@ its owner only.
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,11 +43,16 @@ class Client:
         Of the service.
     key
         An API key, or empty.
+    certificate
+        PEM file trusted besides the system's authorities: that of a service on this machine may be self-signed.
     """
 
-    def __init__(self, url: str, key: str) -> None:
+    def __init__(self, url: str, key: str, certificate: Path | None = None) -> None:
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_S, trust_env=False)
+        trusted = ssl.create_default_context()
+        if certificate is not None:
+            trusted.load_verify_locations(certificate)
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_S, trust_env=False, verify=trusted)
 
     def call(self, method: str, path: str, *, json: Any = None, content: bytes | None = None, **query: Any) -> Any:
         """Call the service; returns the decoded answer, None when it is empty.

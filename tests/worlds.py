@@ -33,8 +33,9 @@ features:
   is_mobile: {type: boolean, from: context, default: false}
   visits: {type: number, from: {event: page_view, count: 24h}, encode: {log: 20}}
 placements:
-  hero: {channel: web, impressions: reported, slots: 3, delivery: 60s, attention: 10m, default: {action: tips,
-  treatment: t}} desk: {channel: phone, impressions: implicit, slots: 2, delivery: 60s, attention: 5m}
+  hero:
+    {channel: web, impressions: reported, slots: 3, delivery: 60s, attention: 10m, default: {action: tips, treatment: t}}
+  desk: {channel: phone, impressions: implicit, slots: 2, delivery: 60s, attention: 5m}
 groups:
   cards: {topic: cards, limits: [{max: 2, per: 1d}], pause: {declined: 7d, dismissed: 2d, ignored: 1d}}
   help: {topic: help}

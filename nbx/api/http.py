@@ -104,7 +104,7 @@ def _decision_routes(services: Services, plane: DataPlane) -> Router:
     async def interact(request: Request[Any, Any, Any], data: InteractionRequest) -> InteractionReply:
         if data.events:
             services.keys.check(request.headers.get("authorization"), "events")
-        return await plane.interact(data)
+        return await plane.interact(await request.body())  # `data` is for the schema: Litestar takes "1" for 1
 
     @get("/decisions/{decision_id:str}", opt={"scope": "audit"}, summary="A decision's record")
     async def decision(decision_id: str) -> DecisionReport:

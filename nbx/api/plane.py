@@ -22,6 +22,7 @@ _log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
 _decode_request = msgspec.json.Decoder(DecideRequest).decode
 _decode_raw_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_interaction = msgspec.json.Decoder(InteractionRequest).decode
 _decode_event = msgspec.json.Decoder(Event).decode
 
 
@@ -81,8 +82,12 @@ class DataPlane:
             results.append(result)
         return results
 
-    async def interact(self, request: InteractionRequest) -> InteractionReply:
+    async def interact(self, body: bytes) -> InteractionReply:
         """`POST /v1/interactions`: events, then a decision that sees them."""
+        try:
+            request = _decode_interaction(body)
+        except UNREADABLE as error:
+            raise from_decode(error) from None
         events = await self.record_many(request.events)
         return InteractionReply(events=events, decision=await self.decisions.decide(request.decision))
 

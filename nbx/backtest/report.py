@@ -49,10 +49,10 @@ class BacktestResult(Struct, frozen=True, kw_only=True):
 
     def table(self) -> Table:
         """Lay the result out for people."""
-        table = Table(
-            title=escape(f"{self.data}: {self.outcome}"), title_justify="left", caption_justify="left", box=SIMPLE
-        )
-        table.add_column("policy")
+        title = escape(f"{self.data}: {self.outcome}")
+        # no padding: it has to fit 80 columns with action names of a dozen characters
+        table = Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE, padding=0)
+        table.add_column("policy", overflow="fold", min_width=12)
         for name in ("reward per decision", "rows", "nbx minus this", "nbx chose"):
             table.add_column(name, justify="right", no_wrap=True)
         table.add_row("[bold]nbx[/]", *_cells(self.nbx), "", "")
@@ -60,11 +60,11 @@ class BacktestResult(Struct, frozen=True, kw_only=True):
         table.add_row(" second half", *_cells(self.second_half), "", "", end_section=True)
         for each in self.compared:
             chosen = "" if each.chosen is None else f"{each.chosen / self.rows:.3f}"
-            table.add_row(escape(each.policy), *_cells(each.reward), _written(each.nbx_minus, "+.4f"), chosen)
+            table.add_row(escape(each.policy), *_cells(each.reward), _apart(each.nbx_minus), chosen)
         apart = f"{self.silent:,} silent, {self.degraded:,} degraded, {self.held_out:,} held out"
         lines = [
             f"{self.accepted:,} of {self.rows:,} rows accepted: nbx chose what the log shows; {apart}",
-            "[…]: 95 % intervals; halves are of the accepted events",
+            "[…] and ±: 95 % intervals; halves are of the accepted events",
             f"{self.seconds:.1f} s, {self.rows / max(self.seconds, 1e-9):,.0f} rows per second",
             *(f"note: {note}" for note in self.notes),
         ]
@@ -108,9 +108,11 @@ def report(
 
 
 def _cells(estimate: Estimate) -> tuple[str, str]:
-    return _written(estimate, ".4f"), f"{estimate.count:,}"
+    mean = "–" if math.isnan(estimate.mean) else f"{estimate.mean:.4f}"
+    return f"{mean} \\[{estimate.low:.4f}, {estimate.high:.4f}]", f"{estimate.count:,}"
 
 
-def _written(estimate: Estimate, form: str) -> str:
-    mean = "–" if math.isnan(estimate.mean) else format(estimate.mean, form)
-    return f"{mean} \\[{estimate.low:{form}}, {estimate.high:{form}}]"
+def _apart(estimate: Estimate) -> str:
+    if math.isnan(estimate.mean):
+        return "–"
+    return f"{estimate.mean:+.4f} ±{max(estimate.high - estimate.mean, estimate.mean - estimate.low):.4f}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -48,10 +49,6 @@ POLL_MS = 20
 
 _decode_batch = msgspec.json.Decoder(list[BatchItem]).decode
 _decode_results = msgspec.json.Decoder(list[EventResult]).decode
-
-
-class _Learned(Struct):
-    learned: int
 
 
 class _Release(Struct):
@@ -117,8 +114,11 @@ class Service:
         await self._call("PATCH", f"/v1/customers/{customer_id}", {"profile": profile})
 
     async def learned(self) -> int:
-        """Return how many outcomes the learner has taken in."""
-        return msgspec.json.decode(await self._call("GET", "/v1/console/live"), type=_Learned).learned
+        """Return how many outcomes the learner has taken in; the console's numbers are half a second old, these not."""
+        for line in (await self._call("GET", "/metrics")).splitlines():
+            if line.startswith(b"nbx_learned_total "):
+                return int(float(line.split()[1]))
+        return 0
 
     async def until_learned(self, count: int) -> None:
         """Wait until the learner has taken in so many outcomes; `Unavailable` when it does not."""
@@ -190,12 +190,18 @@ async def private_service(catalog_text: str, directory: Path) -> AsyncIterator[S
     waiting = asyncio.create_task(ready.wait())
     user = asyncio.current_task()
     assert user is not None
-    ended_early = False
+    ends = ""
 
-    def interrupt(_: object) -> None:
-        nonlocal ended_early
-        ended_early = True
+    def end(why: str) -> None:
+        nonlocal ends
+        if ends:
+            supervisor.stop()  # it is stopping already: this kills
+            return
+        ends = why
         user.cancel()
+
+    def ended(_: object) -> None:
+        end("service")
 
     try:
         await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -203,16 +209,22 @@ async def private_service(catalog_text: str, directory: Path) -> AsyncIterator[S
             if not any("cannot start" in line for line in lines):
                 raise KeyboardInterrupt
             raise SetupError("the private service could not start", faults=tuple(lines[-20:]))
-        running.add_done_callback(interrupt)
+        running.add_done_callback(ended)
+        # from here on a signal first ends the calls, then the service under them
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, end, "signal")
         key = (settings.data_dir / KEY_FILE).read_text().strip()
         async with Service(settings.url, key) as service:
             yield service
     except asyncio.CancelledError:
-        if ended_early:
+        if ends == "signal":
             raise KeyboardInterrupt from None
+        if ends == "service":
+            raise Unavailable("the private service has ended:\n  " + "\n  ".join(lines[-20:])) from None
         raise
     finally:
-        running.remove_done_callback(interrupt)
+        ends = ends or "done"
+        running.remove_done_callback(ended)
         waiting.cancel()
         if not running.done():
             supervisor.stop()

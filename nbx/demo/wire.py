@@ -58,10 +58,10 @@ class Decided(msgspec.Struct, frozen=True):
     degraded: bool
 
 
-class Refused(NbxError):
+class NotTaken(NbxError):
     """The service did not take a call or an event."""
 
-    code = "refused"
+    code = "not_taken"
 
 
 class Faces:
@@ -145,7 +145,7 @@ class Faces:
             try:
                 answer = await self._decide(message, metadata=self._metadata, timeout=TIMEOUT_S)
             except grpc.aio.AioRpcError as error:
-                raise Refused(f"gRPC {error.code().name}: {error.details()}") from error
+                raise NotTaken(f"gRPC {error.code().name}: {error.details()}") from error
             self.latencies_ms["gRPC"].append(1000 * (time.perf_counter() - started))
             actions = tuple(slot.action for slot in answer.slots)
             expected = tuple(slot.p_response for slot in answer.slots if slot.action)
@@ -166,19 +166,19 @@ class Faces:
         return Decided(reply.decision_id, actions, expected, bool(reply.degraded))
 
     async def record(self, events: list[Event], *, over_grpc: bool) -> None:
-        """Report events; raises `Refused` with the first reason when one is not taken."""
+        """Report events; raises `NotTaken` with the first reason when one is not taken."""
         if over_grpc:
             message = pb.RecordRequest(events=[_event(event) for event in events])
             try:
                 answer = await self._record(message, metadata=self._metadata, timeout=TIMEOUT_S)
             except grpc.aio.AioRpcError as error:
-                raise Refused(f"gRPC {error.code().name}: {error.details()}") from error
+                raise NotTaken(f"gRPC {error.code().name}: {error.details()}") from error
             results = [_Result(result.status, result.problem.detail) for result in answer.results]
         else:
             results = msgspec.json.decode(await self._call("POST", "/v1/events", events), type=list[_Result])
         for result in results:
             if result.status == "rejected":
-                raise Refused(result.detail)
+                raise NotTaken(result.detail)
 
     async def _call(self, method: str, path: str, body: Any = None) -> bytes:
         client = await self._idle.get()
@@ -189,7 +189,7 @@ class Faces:
         finally:
             self._idle.put_nowait(client)
         if answer.is_error:
-            raise Refused(f"HTTP {answer.status_code}: {answer.text[:200]}")
+            raise NotTaken(f"HTTP {answer.status_code}: {answer.text[:200]}")
         return answer.content
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 RATE = 200
 LAST_S = 5.0
+SWAPS = (200, 480, 760)
+"""Decisions at which another release is published."""
 SWAPPED_S = 2.0
 
 
@@ -52,33 +54,30 @@ def test_publishing_under_load_drops_and_mixes_nothing(service: Running) -> None
     of_release[start] = set(OFFERS)
     body = {"placement": "web", "slots": 3, "exclude": ["help"], "explain": "full"}
 
+    def swap(number: int) -> None:
+        published = publish(service, catalog_with(offers_of(number)))
+        assert published.status_code == 201, published.text
+        release = published.json()["release"]
+        of_release[release] = set(offers_of(number))
+        wait_for(service, release)
+
     async def load() -> list[httpx.Response]:
         limits = httpx.Limits(max_connections=16)
         async with httpx.AsyncClient(
             base_url=service.url, headers=service.headers(), limits=limits, timeout=30.0
         ) as client:
             loop = asyncio.get_running_loop()
-            began, calls = loop.time(), []
+            began, calls, swaps = loop.time(), [], []
             for number in range(int(RATE * LAST_S)):
                 await asyncio.sleep(max(0.0, began + number / RATE - loop.time()))
                 request = {**body, "customer_id": f"swap-{number}"}
                 calls.append(asyncio.create_task(client.post("/v1/decisions", json=request)))
+                if number in SWAPS:
+                    swaps.append(asyncio.create_task(asyncio.to_thread(swap, SWAPS.index(number))))
+            await asyncio.gather(*swaps)
             return await asyncio.gather(*calls)
 
-    def swaps() -> None:
-        for number in range(3):
-            time.sleep(LAST_S / 4)  # the pace of the scenario, nothing is waited for
-            published = publish(service, catalog_with(offers_of(number)))
-            assert published.status_code == 201, published.text
-            release = published.json()["release"]
-            of_release[release] = set(offers_of(number))
-            wait_for(service, release)
-
-    async def both() -> list[httpx.Response]:
-        answers, _ = await asyncio.gather(load(), asyncio.to_thread(swaps))
-        return answers
-
-    answers = asyncio.run(both())
+    answers = asyncio.run(load())
     assert [answer.text for answer in answers if answer.status_code != 200] == []
     seen = set()
     for answer in answers:

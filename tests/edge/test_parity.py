@@ -103,7 +103,7 @@ def over_http(service: Running, body: dict[str, Any]) -> Any:
     answer = service.http.post("/v1/decisions", content=msgspec.json.encode(body))
     reply = answer.json()
     if answer.is_error:
-        return "refused", reply["code"], reply.get("field", ""), reply["detail"]
+        return "refused", reply["code"], reply.get("field", "")
     return comparable(reply, reply["explanation"])
 
 
@@ -116,7 +116,7 @@ def over_grpc(service: Running, body: dict[str, Any]) -> Any:
         reply = asyncio.run(run())
     except grpc.aio.AioRpcError as error:
         fault = Fault(error)
-        return "refused", fault.code, fault.field, fault.words
+        return "refused", fault.code, fault.field
     fields = {
         "slots": reply.slots,
         "degraded": list(reply.degraded),

@@ -16,6 +16,8 @@ from rich.console import Console
 
 from nbx.backtest.report import BacktestResult
 from nbx.backtest.run import backtest
+from nbx.backtest.service import private_service
+from nbx.backtest.spec import read_spec
 from nbx.errors import NbxError, SetupError, Unavailable
 
 from .log import log_rows, write_csv, write_spec
@@ -55,6 +57,31 @@ def test_a_clearly_better_arm_is_found(tmp_path: Path, monkeypatch: pytest.Monke
     assert leftovers() == set()
 
 
+def test_a_running_service_is_used_when_it_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, spec = write_csv(tmp_path / "log.csv", log_rows(600)), write_spec(tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+    service_of = tmp_path / "service"
+    service_of.mkdir()
+    console = Console(file=io.StringIO())
+
+    async def both() -> BacktestResult:
+        # its placement, actions and features are the specification's; what else it says sways its choices
+        text = read_spec(spec).catalog_text.replace("exchange: 0", "exchange: 1")
+        async with private_service(text, service_of) as service:
+            monkeypatch.setenv("NBX_API_KEY", (service_of / "data" / "cli.key").read_text().strip())
+            changed = write_spec(other, ("mail:", "post:"), ("[mail]", "[post]"))
+            with pytest.raises(SetupError) as caught:
+                await backtest(data, changed, url=service.url, console=console)
+            assert caught.value.faults[0] == "placement post is not in force there; it has mail"
+            assert await service.learned() == 0
+            return await backtest(data, spec, url=service.url, rows=400, console=console)
+
+    result = asyncio.run(both())
+    assert result.rows == 400
+    assert result.notes[-1].endswith("experience.exchange is 1: write exchange: 0, only the response counts")
+
+
 def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
     data, spec = write_csv(tmp_path / "log.csv", log_rows(60_000)), write_spec(tmp_path)
     (tmp_path / "tmp").mkdir()
@@ -67,7 +94,7 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
         start_new_session=True,
     )
     try:
-        until(lambda: list((tmp_path / "tmp").glob("*/service/data/cli.key")))
+        until(lambda: logged_bytes(tmp_path / "tmp") > 500_000)  # decisions are being made
         started = psutil.Process(process.pid).children(recursive=True)
         assert len(started) >= 5  # up, Redis, api, learner, keeper
         process.send_signal(signal.SIGINT)
@@ -78,6 +105,10 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
     assert b"Traceback" not in output
     assert not [p for p in started if p.is_running()]
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def logged_bytes(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.glob("*/service/data/**/*.aof"))
 
 
 def until(condition: Callable[[], object]) -> None:

@@ -170,7 +170,7 @@ def test_deadlines_of_any_mix_are_kept(server: RedisServer, run: Run) -> None:
                 future.add_done_callback(lambda done: done.exception())
             with pytest.raises(Unavailable):
                 await blocking
-            assert list(over) == [5, 20, 40, 60, 80]
+            assert sorted(over) == [5, 20, 40, 60, 80]
             for timeout_ms, waited_s in over.items():
                 assert waited_s >= timeout_ms / 1000 - 0.002
 
