@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -31,7 +32,7 @@ T = TypeVar("T")
 ROOT = Path(__file__).parents[1]
 START_S = 90.0
 STOP_S = 60.0
-LOOK_S = 0.02
+LOOK_S = 0.01
 
 OFFERS = frozenset({"alpha", "beta", "gamma", "delta"})
 _OFFER = """
@@ -112,6 +113,15 @@ def eventually(look: Callable[[], T], within_s: float, what: str) -> T:
     return found
 
 
+async def eventually_async(look: Callable[[], bool], within_s: float, what: str) -> None:
+    """Let the loop go on until something is so; fail after `within_s` seconds."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + within_s
+    while not look():
+        assert loop.time() < deadline, f"not within {within_s:g} s: {what}"
+        await asyncio.sleep(LOOK_S)
+
+
 class Running:
     """A started service. `http` carries the key; what it needs of Redis is read from Redis itself."""
 
@@ -121,7 +131,7 @@ class Running:
         self.data_dir = self.settings.data_dir
         self.url = self.settings.url
         self.grpc_target = f"127.0.0.1:{self.settings.grpc_port}"
-        self.redis = redis.Redis.from_url(self.settings.effective_redis_url)
+        self.redis: Any = redis.Redis.from_url(self.settings.effective_redis_url)
         self.key = ""
         self.http = httpx.Client()
         self._log = log
@@ -333,7 +343,9 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(tmp_path: Path, catalog: str | Path | None = CATALOG, workers: int = 1, **settings: Any) -> Iterator[Running]:
+def running(
+    tmp_path: Path, catalog: str | Path | None = CATALOG, workers: int = 1, **settings: Any
+) -> Iterator[Running]:
     """Run a service for the length of a block.
 
     Parameters

@@ -7,10 +7,10 @@ is none with propensity 1: silence is not followed by talk.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
 
 from nbx.bandits import kernels
 
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from nbx.bandits.kernels import F32, F64
 
 
-@dataclass(frozen=True, slots=True)
-class Slate:
+class Slate(Struct, frozen=True, gc=False):
     """What was drawn for each slot."""
 
     chosen: NDArray[np.int32]

@@ -6,9 +6,8 @@ first term's p_response is uncertain and is sampled; the second is an expectatio
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from nbx.bandits import kernels
@@ -20,8 +19,7 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class Factors:
+class Factors(Struct, frozen=True, gc=False):
     """Everything a choice rests on, float32[n] each: what is logged is what was used."""
 
     mean: F32
@@ -32,8 +30,7 @@ class Factors:
     experience: F32
 
 
-@dataclass(frozen=True, slots=True)
-class Utility:
+class Utility(Struct, frozen=True, gc=False):
     """Worth of each candidate as a distribution: gain · sigmoid(z) + shift with z ~ N(mean, sd²). float64[n] each."""
 
     gain: F64

@@ -5,9 +5,8 @@ No I/O, no clock, no global: serving, preview, replay, back-tests and simulation
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from nbx.bandits.snapshot import BoundModel
@@ -22,8 +21,7 @@ from nbx.experience.relationship import relationship_features
 from nbx.features.state import CustomerState
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(Struct, frozen=True, gc=False):
     """A decision, before it is committed."""
 
     placement: PlacementPlan

@@ -65,7 +65,7 @@ def unpack_factors(entry: DecisionEntry) -> tuple[Factors, NDArray[np.float32]]:
     """Return the logged factors, and all logged columns as float32[n, len(FACTORS)]."""
     table = np.frombuffer(entry.factors, dtype=np.float32).reshape(-1, len(FACTORS))
     columns = {name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(FACTORS)}
-    return Factors(**{name: columns[name] for name in Factors.__slots__}), table
+    return Factors(**{name: columns[name] for name in Factors.__struct_fields__}), table
 
 
 def reply(entry: DecisionEntry, choice: Choice, explanation: Any) -> DecideReply:
@@ -85,7 +85,7 @@ def reply(entry: DecisionEntry, choice: Choice, explanation: Any) -> DecideReply
 def _pack_factors(choice: Choice) -> bytes:
     factors = choice.factors
     table = np.empty((len(choice.positions), len(FACTORS)), dtype=np.float32)
-    for i, name in enumerate(Factors.__slots__):
+    for i, name in enumerate(Factors.__struct_fields__):
         table[:, i] = getattr(factors, name)
     table[:, -2] = choice.slate.probability[:-1]
     table[:, -1] = choice.utility.expected()

@@ -16,17 +16,22 @@ async def recover(decisions: DecisionService, events: EventService) -> int:
     applied the report is refused as unknown, and that is all.
     """
     written = 0
-    while decisions.degraded or decisions.uncertain:
+    # taken before it is written: a queue that overflows meanwhile drops its oldest, which must not be another one
+    while decisions.degraded:
+        entry = decisions.degraded.popleft()
         try:
-            if decisions.degraded:
-                await decisions.log_degraded(decisions.degraded[0])
-                decisions.degraded.popleft()
-            else:
-                decision_id, customer_id, slots = decisions.uncertain[0]
-                await events.record([_withdrawn(decision_id, customer_id, slot) for slot in range(slots)])
-                decisions.uncertain.popleft()
+            await decisions.log_degraded(entry)
         except Unavailable:
-            break
+            decisions.degraded.appendleft(entry)
+            return written
+        written += 1
+    while decisions.uncertain:
+        decision_id, customer_id, slots = decisions.uncertain.popleft()
+        try:
+            await events.record([_withdrawn(decision_id, customer_id, slot) for slot in range(slots)])
+        except Unavailable:
+            decisions.uncertain.appendleft((decision_id, customer_id, slots))
+            return written
         written += 1
     return written
 

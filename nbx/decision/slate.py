@@ -6,9 +6,8 @@ repeat it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from nbx.bandits.thompson import choose_slate
@@ -22,8 +21,7 @@ NO_CANDIDATE = "no_candidate"
 """No action was allowed, or none was left."""
 
 
-@dataclass(frozen=True, slots=True)
-class Slate:
+class Slate(Struct, frozen=True, gc=False):
     """What was drawn."""
 
     chosen: list[int]

@@ -197,9 +197,13 @@ class EventService:
             if packed_decision is None:
                 await self._store.drop_timers(partition, [timer.member])
                 return
+            customer_id = decode_open(packed_decision).customer_id
+            # again, and in one read: the version that is compared on commit vouches for what was read with it only
+            wanted = [keys.customer(customer_id), keys.decision(decision_id)]
+            packed, packed_decision = await self._store.read(wanted, self._timeout_ms)
+            if packed_decision is None:
+                continue
             decision = decode_open(packed_decision)
-            customer_id = decision.customer_id
-            (packed,) = await self._store.read([keys.customer(customer_id)], self._timeout_ms)
             pending = _pending(keys, packed)
             entry = TimerEntry(
                 customer_id=customer_id,
@@ -377,7 +381,7 @@ def _at_ms(event: Event, now_ms: int) -> int:
         try:
             at = int(at.astimezone(UTC).timestamp() * 1000)
         except OverflowError:
-            raise Invalid(f"at is {at.isoformat()}, which no clock shows", field="at") from None
+            raise Invalid(f"at is {event.at}, which no clock shows", field="at") from None
     if at > now_ms + FUTURE_MS:
         raise Invalid(
             f"at is {(at - now_ms) / 1000:.0f} s in the future; more than {FUTURE_MS // 1000} s is a wrong clock",

@@ -40,7 +40,9 @@ def nbx(service: Running, *arguments: str, **variables: str) -> Done:
 
 
 def test_decide_event_and_look_at_it(service: Running) -> None:
-    done = nbx(service, "decide", "cli-anna", "web", "--slots", "3", "--context", "hour=9", "--context", "is_mobile=true")
+    done = nbx(
+        service, "decide", "cli-anna", "web", "--slots", "3", "--context", "hour=9", "--context", "is_mobile=true"
+    )
     assert done.code == 0, done.err
     reply = done.json()
     assert len(reply["slots"]) == 3
@@ -137,7 +139,7 @@ def test_catalog_check_and_publish(service: Running, tmp_path: Path) -> None:
     assert (checked.code, "good. 9 actions, 4 placements, 5 features" in checked.out) == (0, True)
     faulty = nbx(service, "catalog", "check", str(bad))
     assert faulty.code == 1
-    for place in (f"{bad}:7:", "features.is_mobile.type", "actions.grown_up.value"):
+    for place in (f"{bad}:8:", "features.is_mobile.type", "actions.grown_up.value"):
         assert place in faulty.err, faulty.err
     assert len(nbx(service, "catalog", "check", str(bad), "--json").json()["faults"]) == 2
     release = service.http.get("/health/ready").json()["release"]

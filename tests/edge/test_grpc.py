@@ -107,9 +107,7 @@ BAD_DECISIONS: list[tuple[str, Any, Status, str, str]] = [
 
 
 @pytest.mark.parametrize("case", BAD_DECISIONS, ids=lambda case: case[0])
-def test_a_bad_decision_request_names_code_and_field(
-    service: Running, case: tuple[str, Any, Status, str, str]
-) -> None:
+def test_a_bad_decision_request_names_code_and_field(service: Running, case: tuple[str, Any, Status, str, str]) -> None:
     _, message, status, code, field = case
     fault = refused(service, lambda c: c.decide(message))
     assert (fault.status, fault.code, fault.field) == (status, code, field)
@@ -156,7 +154,8 @@ def test_without_a_valid_key_nothing_opens(service: Running, key: str) -> None:
 
 def test_an_unknown_method_is_unimplemented(service: Running) -> None:
     async def ask(client: GrpcClient) -> Any:
-        return await client.channel.unary_unary("/nbx.v1.DecisionService/Nope")(b"")
+        channel: Any = client.channel
+        return await channel.unary_unary("/nbx.v1.DecisionService/Nope")(b"")
 
     assert refused(service, ask).status is Status.UNIMPLEMENTED
 
@@ -164,7 +163,7 @@ def test_an_unknown_method_is_unimplemented(service: Running) -> None:
 @pytest.mark.parametrize("name", ["", "nbx.v1.DecisionService", "nbx.v1.EventService"])
 def test_health(service: Running, name: str) -> None:
     async def ask(client: GrpcClient) -> Any:
-        check = client.channel.unary_unary(
+        check: Any = client.channel.unary_unary(
             "/grpc.health.v1.Health/Check",
             request_serializer=lambda m: m.SerializeToString(),
             response_deserializer=health_pb2.HealthCheckResponse.FromString,
@@ -180,7 +179,7 @@ def test_reflection_lists_the_services_and_their_messages(service: Running) -> N
             yield reflection_pb2.ServerReflectionRequest(list_services="")
             yield reflection_pb2.ServerReflectionRequest(file_containing_symbol="nbx.v1.DecisionService")
 
-        info = client.channel.stream_stream(
+        info: Any = client.channel.stream_stream(
             "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
             request_serializer=lambda m: m.SerializeToString(),
             response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,

@@ -18,9 +18,10 @@ from tests.service import (
     Running,
     decisions_in,
     event_ids_in,
+    eventually,
+    eventually_async,
     evidence_in_log,
     evidence_learned,
-    eventually,
     outcomes_of,
     running,
 )
@@ -69,7 +70,7 @@ async def customer_life(client: httpx.AsyncClient, ledger: Ledger, number: int) 
         body = {"customer_id": f"kill-{number}-{turn % 50}", "placement": rng.choice(["quick", "web"]), "slots": 2}
         try:
             answer = await client.post("/v1/decisions", json=body)
-            reply = answer.json() if answer.status_code == 200 else {"degraded": ["refused"]}
+            reply: dict[str, Any] = answer.json() if answer.status_code == 200 else {"degraded": ["refused"]}
         except httpx.HTTPError:
             await asyncio.sleep(0.05)
             continue
@@ -124,9 +125,7 @@ async def storm(service: Running, kills: Sequence[Sequence[str]]) -> Ledger:
 async def progress(ledger: Ledger) -> None:
     """Return when many more events were acknowledged."""
     goal = len(ledger.events) + PROGRESS
-    async with asyncio.timeout(WITHIN_S):
-        while len(ledger.events) < goal:
-            await asyncio.sleep(0.02)
+    await eventually_async(lambda: len(ledger.events) >= goal, WITHIN_S, "events are acknowledged")
 
 
 def kill(service: Running, names: Sequence[str]) -> None:

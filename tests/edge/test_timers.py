@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.service import Running, evidence_in_log, evidence_learned, eventually, outcomes_of
+from tests.service import Running, eventually, evidence_in_log, evidence_learned, outcomes_of
 
 WITHIN_S = 15.0
 CUSTOMERS = 5
