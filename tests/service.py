@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,7 +19,9 @@ import httpx
 import msgspec
 import psutil
 import redis
+import redis.asyncio
 
+from nbx.api.auth import create_key, revoke_key
 from nbx.bandits.learner import Learner
 from nbx.experience.entries import DecisionEntry, Entry, EventEntry, Outcome, TimerEntry, decode_entry
 from nbx.features.keys import MODEL_CHECKPOINT, partition_keys
@@ -26,7 +29,7 @@ from nbx.runtime.learner_process import Checkpoint
 from nbx.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[1]
@@ -324,6 +327,33 @@ class Running:
         answer = (client or self.http).post(path, content=msgspec.json.encode(body))
         assert answer.is_success, answer.text
         return answer.json()
+
+    def new_key(self, *scopes: str) -> tuple[str, str]:
+        """Make a key; returns its text and id once every worker takes it."""
+        text, record = self._on_redis(lambda client: create_key(client, "test", scopes, 1))
+        self._wait_for_key(text, known=True)
+        return text, record.id
+
+    def revoke(self, key_id: str, text: str, within_s: float) -> None:
+        """Revoke a key and see every worker refuse it in time."""
+        self._on_redis(lambda client: revoke_key(client, key_id, 2))
+        self._wait_for_key(text, known=False, within_s=within_s)
+
+    def _wait_for_key(self, text: str, *, known: bool, within_s: float = 5.0) -> None:
+        def so(client: httpx.Client) -> bool:
+            answer = client.get("/v1/decisions/x", headers=self.headers(text))
+            return (answer.status_code != httpx.codes.UNAUTHORIZED) == known
+
+        with self.workers() as clients:
+            for client in clients.values():
+                eventually(partial(so, client), within_s, f"the key is known: {known}")
+
+    def _on_redis(self, work: Callable[[Any], Awaitable[Any]]) -> Any:
+        async def run() -> Any:
+            async with redis.asyncio.Redis.from_url(self.settings.effective_redis_url) as client:
+                return await work(client)
+
+        return asyncio.run(run())
 
     def decide(self, customer_id: str, placement: str = "web", client: httpx.Client | None = None, **more: Any) -> Any:
         """Ask for a decision that must be had."""

@@ -16,7 +16,7 @@ from nbx.api.auth import KeyRing, Scope
 from nbx.api.errors import PROBLEM_TYPE, problem
 from nbx.api.plane import DataPlane
 from nbx.audit.metrics import ERRORS
-from nbx.errors import NbxError, TooLarge
+from nbx.errors import Invalid, NbxError, TooLarge
 from nbx.limits import BODY_BYTES
 
 AsgiScope = Any
@@ -96,6 +96,8 @@ async def _body(receive: Receive) -> bytes:
     parts, size = [body], len(body)
     while message.get("more_body"):
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Invalid("the body ended before its announced length", field="body", code="body_incomplete")
         part = message.get("body", b"")
         size += len(part)
         if size > BODY_BYTES:

@@ -45,10 +45,10 @@ async def find_decision(store: Store, decision_id: str, partitions: int) -> Deci
     """
     ref = decision_ref(decision_id)
     if ref.partition < partitions:
-        start, end = f"{ref.at_ms - BEFORE_MS}", f"{ref.at_ms + AFTER_MS}"
+        start, end = f"{max(ref.at_ms - BEFORE_MS, 0)}", f"{ref.at_ms + AFTER_MS}"
         wanted = decision_id.encode()
         # decisions are logged within milliseconds as a rule: begin there, then look at what came earlier
-        for low, high in ((f"{ref.at_ms - 5}", end), (start, f"{ref.at_ms}")):
+        for low, high in ((f"{max(ref.at_ms - 5, 0)}", end), (start, f"{ref.at_ms}")):
             cursor = low
             while page := await store.log_range(ref.partition, cursor, high, PAGE):
                 for entry in page:

@@ -61,11 +61,14 @@ def draw_slate(
         Seeds the draws.
     """
     n = len(factors.mean)
+    forced = np.flatnonzero(mandatory).tolist()
+    if slots == 1 and not forced:  # the common case, without the bookkeeping of the others
+        probability, index, chance = _draw(factors, utility, policy, None, uniform(f"{decision_id}/0", policy.salt))
+        return Slate([index], [chance], _silence(index, n), probability)
     open_ = np.ones(n, dtype=np.bool_)
     left = [limit.allowance for limit in shared]
     chosen, propensity, silence = [-1] * slots, [1.0] * slots, ""
-    probability: NDArray[np.float64] | None = None
-    forced = np.flatnonzero(mandatory).tolist()
+    first: NDArray[np.float64] | None = None
     for slot in range(slots):
         forced = [index for index in forced if open_[index]]
         if forced:
@@ -74,10 +77,9 @@ def draw_slate(
             free = np.flatnonzero(open_) if slot else None
             point = uniform(f"{decision_id}/{slot}", policy.salt)
             among, index, propensity[slot] = _draw(factors, utility, policy, free, point)
-            if probability is None:
-                probability = among
+            first = among if first is None else first
         if index < 0:
-            silence = NONE_CHOSEN if open_.any() else NO_CANDIDATE
+            silence = _silence(index, int(open_.sum()))
             break
         chosen[slot] = index
         open_[index] = False
@@ -86,7 +88,14 @@ def draw_slate(
                 left[i] -= 1
                 if left[i] <= 0:
                     open_[list(limit.members)] = False
-    return Slate(chosen, propensity, silence, np.zeros(n + 1) if probability is None else probability)
+    return Slate(chosen, propensity, silence, np.zeros(n + 1) if first is None else first)
+
+
+def _silence(index: int, candidates: int) -> str:
+    """Return why a slot with this draw is silent; empty when it is not."""
+    if index >= 0:
+        return ""
+    return NONE_CHOSEN if candidates else NO_CANDIDATE
 
 
 def _draw(

@@ -384,7 +384,7 @@ def _at_ms(event: Event, now_ms: int) -> int:
             raise Invalid(f"at is {event.at}, which no clock shows", field="at") from None
     if at > now_ms + FUTURE_MS:
         raise Invalid(
-            f"at is {(at - now_ms) / 1000:.0f} s in the future; more than {FUTURE_MS // 1000} s is a wrong clock",
+            f"at is {(at - now_ms) // 1000} s in the future; more than {FUTURE_MS // 1000} s is a wrong clock",
             field="at",
             code="event_from_future",
         )

@@ -89,14 +89,21 @@ def checked_values(values: Mapping[str, Value], features: Mapping[str, Feature],
         if isinstance(value, str):
             if len(value) > TEXT_LENGTH:
                 raise TooLarge(f"{path} has {len(value)} characters, at most {TEXT_LENGTH} are allowed", field=path)
-        elif not math.isfinite(value):
-            raise Invalid(f"{path} is {value}; numbers must be finite", field=path, code="not_finite")
+        elif not _fits_float(value):
+            raise Invalid(f"{path} is {value}; numbers must be finite, and no larger than a float holds", field=path, code="not_finite")
         kept = value if isinstance(value, bool | str) else float(value)
         feature = features.get(name)
         if feature is not None and not isinstance(kept, _PYTHON_TYPES[feature.type]):
             raise Invalid(f"{path} is {value!r}; feature {name} is a {feature.type}", field=path, code="feature_type")
         checked[name] = kept
     return checked
+
+
+def _fits_float(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
 
 
 _PYTHON_TYPES: dict[FeatureType, type] = {"number": float, "boolean": bool, "category": str}

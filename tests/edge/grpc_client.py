@@ -62,6 +62,15 @@ class GrpcClient:
         call = self.channel.unary_unary(method, request_serializer=_packed, response_deserializer=reply.FromString)
         return await call(request, metadata=self._metadata, timeout=TIMEOUT_S)
 
+    def stream_of(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        """Open a DecideStream and give its results as they come."""
+        method = f"{DECISIONS}/DecideStream"
+        call: Any = self.channel.stream_stream(
+            method, request_serializer=_packed, response_deserializer=pb.DecideResult.FromString
+        )
+        results: AsyncIterator[Any] = call(requests, metadata=self._metadata, timeout=TIMEOUT_S)
+        return results
+
     async def _stream(self, method: str, requests: Iterable[Any], reply: Any) -> list[Any]:
         async def sent() -> AsyncIterator[Any]:
             for request in requests:

@@ -152,6 +152,28 @@ def test_without_a_valid_key_nothing_opens(service: Running, key: str) -> None:
         assert (fault.status, fault.code) == (Status.UNAUTHENTICATED, "unauthenticated")
 
 
+def test_a_revoked_key_ends_a_stream_that_was_open(service: Running) -> None:
+    text, key_id = service.new_key("decide")
+    received = []
+
+    async def converse(client: GrpcClient) -> None:
+        more = asyncio.Event()
+
+        async def sent() -> AsyncIterator[Any]:
+            yield asked(correlation="before", mode="preview")
+            await more.wait()
+            yield asked(correlation="after", mode="preview")
+
+        async for result in client.stream_of(sent()):
+            received.append(result.correlation)
+            await asyncio.to_thread(service.revoke, key_id, text, 1.0)
+            more.set()
+
+    fault = refused(service, converse, text)
+    assert (fault.status, fault.code) == (Status.UNAUTHENTICATED, "unauthenticated")
+    assert received == ["before"]
+
+
 def test_an_unknown_method_is_unimplemented(service: Running) -> None:
     async def ask(client: GrpcClient) -> Any:
         channel: Any = client.channel

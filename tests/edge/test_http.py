@@ -3,45 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import msgspec
 import pytest
-from redis.asyncio import Redis
 
-from nbx.api.auth import create_key, revoke_key
 from nbx.experience.entries import DecisionEntry
-from tests.service import OFFERS, WEB_ACTIONS, Running, decisions_in, event_ids_in, eventually
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+from tests.service import OFFERS, WEB_ACTIONS, Running, decisions_in, event_ids_in
 
 REVOKED_S = 1.0
 """`keys revoke` promises this."""
-
-
-def on_redis(service: Running, work: Callable[[Any], Awaitable[Any]]) -> Any:
-    async def run() -> Any:
-        async with Redis.from_url(service.settings.effective_redis_url) as client:
-            return await work(client)
-
-    return asyncio.run(run())
-
-
-def key_with(service: Running, *scopes: str) -> tuple[str, str]:
-    """Make a key; returns its text and id once every worker takes it."""
-    text, record = on_redis(service, lambda redis: create_key(redis, "test", scopes, 1))
-    with service.workers() as clients:
-        for client in clients.values():
-            eventually(lambda c=client: asked_with(service, c, text) != 401, 5.0, "the key is known")  # type: ignore[misc]
-    return text, record.id
-
-
-def asked_with(service: Running, client: httpx.Client, key: str) -> int:
-    """Ask for a decision with a key; returns the status."""
-    body = {"customer_id": "http-key", "placement": "web", "mode": "preview"}
-    return client.post("/v1/decisions", json=body, headers=service.headers(key)).status_code
 
 
 def test_a_decision_says_what_to_show_and_how_likely_it_was(service: Running) -> None:
@@ -213,7 +185,7 @@ CALLS: list[tuple[str, str, str, Any]] = [
 
 
 def test_each_scope_opens_its_calls_and_no_others(service: Running) -> None:
-    keys = {scope: key_with(service, scope)[0] for scope in ("decide", "events", "audit", "catalog")}
+    keys = {scope: service.new_key(scope)[0] for scope in ("decide", "events", "audit", "catalog")}
     for needed, method, path, body in CALLS:
         content = msgspec.json.encode(body) if body is not None else None
         for scope, key in keys.items():
@@ -242,12 +214,17 @@ def test_without_a_valid_key_nothing_opens(service: Running, header: str) -> Non
 
 
 def test_a_revoked_key_is_refused_by_every_worker_within_a_second(service: Running) -> None:
-    text, key_id = key_with(service, "decide")
+    text, key_id = service.new_key("decide")
+    body = {"customer_id": "http-key", "placement": "web", "mode": "preview"}
     with service.workers() as clients:
-        assert [asked_with(service, client, text) for client in clients.values()] == [200, 200]
-        on_redis(service, lambda redis: revoke_key(redis, key_id, 2))
-        for client in clients.values():
-            eventually(lambda c=client: asked_with(service, c, text) == 401, REVOKED_S, "refused")  # type: ignore[misc]
+
+        def answers() -> list[int]:
+            headers = service.headers(text)
+            return [client.post("/v1/decisions", json=body, headers=headers).status_code for client in clients.values()]
+
+        assert answers() == [200, 200]
+        service.revoke(key_id, text, REVOKED_S)
+        assert answers() == [401, 401]
 
 
 def test_the_schema_is_openapi_and_documents_the_calls(service: Running) -> None:
