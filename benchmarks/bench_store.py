@@ -136,9 +136,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ops", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--smoke", action="store_true", help="few of both, for a look")
     parser.add_argument("--in-flight", type=int, default=64)
     parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="uvloop")
     arguments = parser.parse_args()
+    if arguments.smoke:
+        arguments.ops, arguments.rounds = 500, 2
     factory = uvloop.new_event_loop if arguments.loop == "uvloop" else asyncio.new_event_loop
     with RedisServer() as server, asyncio.Runner(loop_factory=factory) as runner:
         measured = runner.run(measure(server, arguments.ops, arguments.rounds, arguments.in_flight))

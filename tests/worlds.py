@@ -34,7 +34,8 @@ features:
   visits: {type: number, from: {event: page_view, count: 24h}, encode: {log: 20}}
 placements:
   hero:
-    {channel: web, impressions: reported, slots: 3, delivery: 60s, attention: 10m, default: {action: tips, treatment: t}}
+    {channel: web, impressions: reported, slots: 3, delivery: 60s, attention: 10m, default: {action: tips, treatment:
+    t}}
   desk: {channel: phone, impressions: implicit, slots: 2, delivery: 60s, attention: 5m}
 groups:
   cards: {topic: cards, limits: [{max: 2, per: 1d}], pause: {declined: 7d, dismissed: 2d, ignored: 1d}}
@@ -105,7 +106,7 @@ class Desk:
         self.observed: list[Outcome] = []
         self.decisions = DecisionService(
             self.store,
-            lambda: (self.plan, self.model),
+            self,
             self.clock,
             partitions=PARTITIONS,
             deadline_ms=1000,
@@ -121,6 +122,15 @@ class Desk:
             observe=self.observed.append,
         )
         self._count = 0
+
+    def current(self) -> tuple[Plan, BoundModel]:
+        """Serve the plan and the model."""
+        return self.plan, self.model
+
+    async def plan_of(self, number: int) -> Plan:
+        """Return the only plan."""
+        assert number == self.plan.release
+        return self.plan
 
     def decide(self, customer: str = "anna", placement: str = "hero", **more: Any) -> DecideReply:
         """Decide."""

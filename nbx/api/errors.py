@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import grpc
 import msgspec
 from msgspec import Struct
 
 from nbx import errors
+from nbx.decision.messages import Explain, Mode
 
 PROBLEM_TYPE = "application/problem+json"
 
@@ -82,6 +83,7 @@ def problem(error: errors.NbxError) -> Problem:
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What a codec raises for a body it cannot read."""
 
+_ALLOWED = {"mode": get_args(Mode), "explain": get_args(Explain)}
 _PATH = re.compile(r" - at `(?:key in )?\$\.?(.*?)`$")
 
 
@@ -104,4 +106,7 @@ def from_decode(error: Exception) -> errors.Invalid:
     missing = re.search(r"missing required field `(\w+)`", text)
     if missing:
         path = f"{path}.{missing.group(1)}".lstrip(".")
-    return errors.Invalid(_PATH.sub("", text), field=path, code="field_invalid")
+    told = _PATH.sub("", text)
+    if path.rpartition(".")[2] in _ALLOWED and "enum" in told:
+        told += f"; it must be one of {', '.join(_ALLOWED[path.rpartition('.')[2]])}"
+    return errors.Invalid(told, field=path, code="field_invalid")

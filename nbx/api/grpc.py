@@ -102,6 +102,7 @@ class Grpc:
 
     async def record_stream(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
         """`EventService.RecordStream`: one reply per message, in order."""
+        await self._answer(context, "events", _nothing())
         async for request in requests:
             yield await self._answer(context, "events", self._record(request))
 

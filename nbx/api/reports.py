@@ -26,7 +26,7 @@ from nbx.decision.explain import explain
 from nbx.decision.record import unpack_factors
 from nbx.decision.replay import replay
 from nbx.errors import NotReady, Unknown
-from nbx.experience.entries import FACTORS, DecisionEntry
+from nbx.experience.entries import FACTORS, Entry
 from nbx.experience.lifecycle import decode_open
 from nbx.experience.relationship import relationship_features
 from nbx.features.keys import partition_keys
@@ -57,10 +57,10 @@ async def decision_report(services: Services, decision_id: str) -> DecisionRepor
         )
     return DecisionReport(
         decision_id=decision_id,
-        record=msgspec.structs.replace(entry, x=b"", factors=b""),
+        record=_named(entry),
         x=x,
         candidates=candidates,
-        slots=tuple(view.slots.slots) if view.slots is not None else None,
+        slots=_named(view.slots.slots) if view.slots is not None else None,
         replay=replay(entry),
     )
 
@@ -121,24 +121,22 @@ async def live(services: Services) -> Live:
     )
 
 
-def _brief(entry: Any) -> dict[str, Any]:
-    """One timeline row: a decision without its arrays, anything else whole."""
-    if isinstance(entry, DecisionEntry):
-        return {
-            "what": "decision",
-            "at_ms": entry.at_ms,
-            "decision_id": entry.decision_id,
-            "placement": entry.request.placement,
-            "slots": [slot.action or f"none ({slot.none})" for slot in entry.slots],
-            "degraded": list(entry.degraded),
-        }
-    row = {"what": type(entry).__name__.removesuffix("Entry").lower()}
-    fields = {name: getattr(entry, name) for name in entry.__struct_fields__}
-    outcomes = [
-        {name: getattr(o, name) for name in ("slot", "revision", "action", "outcome", "cause", "evidence")}
-        for o in fields.pop("outcomes", ())
-    ]
-    return row | fields | ({"outcomes": outcomes} if outcomes else {})
+def _named(value: Any) -> Any:
+    """Return a packed struct as people read it: fields by name, all the way down; raw bytes are left out."""
+    if isinstance(value, msgspec.Struct):
+        fields = {name: getattr(value, name) for name in value.__struct_fields__}
+        return {name: _named(each) for name, each in fields.items() if not isinstance(each, bytes)}
+    if isinstance(value, dict):
+        return {name: _named(each) for name, each in value.items()}
+    return [_named(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _brief(entry: Entry) -> dict[str, Any]:
+    """One timeline row: what it was, and everything about it but a decision's candidates."""
+    named = _named(entry)
+    for bulky in ("candidates", "actions", "treatments", "removed", "policy", "relationship"):
+        named.pop(bulky, None)
+    return {"what": type(entry).__name__.removesuffix("Entry").lower(), **named}
 
 
 async def _latest(services: Services) -> list[LatestDecision]:

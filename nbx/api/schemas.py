@@ -9,8 +9,7 @@ from msgspec import Struct, field
 from nbx.api.errors import Problem
 from nbx.decision.messages import DecideReply, DecideRequest
 from nbx.decision.replay import Replay
-from nbx.experience.entries import DecisionEntry, Event
-from nbx.experience.lifecycle import OpenSlot
+from nbx.experience.entries import Event
 from nbx.experience.service import EventResult
 from nbx.features.schema import Value
 
@@ -55,12 +54,12 @@ class DecisionReport(Struct, frozen=True, kw_only=True):
     """A logged decision, its arrays unpacked, and where its slots stand."""
 
     decision_id: str
-    record: DecisionEntry
-    """As logged; its packed arrays are in `x` and `candidates`."""
+    record: dict[str, Any]
+    """As logged, fields by name; its packed arrays are in `x` and `candidates`."""
     x: dict[str, float]
     """Column → value."""
     candidates: tuple[Candidate, ...]
-    slots: tuple[OpenSlot, ...] | None
+    slots: list[dict[str, Any]] | None
     """None: no longer open to correction."""
     replay: Replay
 

@@ -56,6 +56,9 @@ class Services:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        waiting = len(self.decisions.degraded)
+        if waiting and await recover(self.decisions, self.events) < waiting:
+            log.error("%d degraded decisions could not be logged: Redis is away", len(self.decisions.degraded))
         await self.connection.close()
         await self.admin.aclose()
 
@@ -72,7 +75,7 @@ class Services:
                 await self.refresh()
                 await recover(self.decisions, self.events)
                 if told:
-                    log.info("Redis is back")
+                    log.info("Redis is back; %d degraded decisions were too many to keep", self.decisions.dropped)
                 told = ""
             except Unavailable as error:
                 if not told:
@@ -110,7 +113,7 @@ def wire(settings: Settings) -> Services:
         serving=serving,
         decisions=DecisionService(
             store,
-            serving.current,
+            serving,
             clock,
             partitions=settings.partitions,
             deadline_ms=settings.deadline_ms,

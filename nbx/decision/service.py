@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec import DecodeError, json, structs
 
@@ -39,6 +39,18 @@ _ENCODE = json.Encoder().encode
 _DECODE_REPLY = json.Decoder(DecideReply).decode
 
 
+class PlanSource(Protocol):
+    """Gives plans and models; `nbx.decision.serving.Serving` is one."""
+
+    def current(self) -> tuple[Plan, BoundModel]:
+        """Return plan and bound model in force, which belong together; raises `NotReady` when there are none."""
+        ...
+
+    async def plan_of(self, number: int) -> Plan:
+        """Return the plan of any release: a degraded decision is logged under the one it was made with."""
+        ...
+
+
 class DecisionService:
     """Answers decision requests.
 
@@ -47,7 +59,7 @@ class DecisionService:
     store
         Where state lives.
     serving
-        Returns plan and bound model in force, which belong together; raises `NotReady` when there are none.
+        What to decide with.
     clock
         Tells when a decision is made.
     partitions
@@ -65,7 +77,7 @@ class DecisionService:
     def __init__(
         self,
         store: Store,
-        serving: Callable[[], tuple[Plan, BoundModel]],
+        serving: PlanSource,
         clock: Clock,
         *,
         partitions: int,
@@ -84,6 +96,8 @@ class DecisionService:
         self._observe = observe
         self.degraded: deque[DecisionEntry] = deque(maxlen=DEGRADED_QUEUE)
         """Degraded decisions not logged yet, oldest first; `nbx.decision.recovery` drains it."""
+        self.dropped = 0
+        """Degraded decisions that were never logged because the queue was full."""
         self.uncertain: deque[tuple[str, str, int]] = deque(maxlen=DEGRADED_QUEUE)
         """(decision_id, customer_id, slots) of commits that timed out."""
 
@@ -98,7 +112,7 @@ class DecisionService:
             Nothing is published yet.
         """
         started_ns = time.perf_counter_ns()
-        plan, model = self._serving()
+        plan, model = self._serving.current()
         request, placement = _checked(request, plan)
         deadline_ms = min(request.deadline_ms or self._deadline_ms, 10_000)
         partition = partition_of(request.customer_id, self._partitions)
@@ -166,6 +180,7 @@ class DecisionService:
         entry = _degraded_entry(plan, placement, request, decision_id, now_ms, reason)
         entry = structs.replace(entry, took_us=(time.perf_counter_ns() - started_ns) // 1000)
         if request.mode == "live":
+            self.dropped += len(self.degraded) == DEGRADED_QUEUE
             self.degraded.append(entry)
             self._observe(entry, entry.took_us / 1e6)
         slots = []
@@ -196,7 +211,7 @@ class DecisionService:
 
     async def log_degraded(self, entry: DecisionEntry) -> None:
         """Write a degraded decision, so that its events are known; raises `Unavailable` while the store is down."""
-        plan, _ = self._serving()
+        plan = await self._serving.plan_of(entry.release)
         for _ in range(COMMIT_ATTEMPTS):
             keys = partition_keys(partition_of(entry.customer_id, self._partitions))
             (packed,) = await self._store.read([keys.customer(entry.customer_id)], 1_000.0)

@@ -61,6 +61,7 @@ class _Pending:
     """Folded, not yet committed, changes of one customer."""
 
     keys: PartitionKeys
+    now_ms: int
     state: CustomerState
     version: int
     entries: list[bytes]
@@ -76,7 +77,7 @@ class _Pending:
         self.entries.append(encode_entry(entry))
         if folded.decision is not None:
             key = self.keys.decision(decision_id)
-            left_ms = folded.decision.at_ms + plan.rules.remember_ms - entry.at_ms
+            left_ms = folded.decision.at_ms + plan.rules.remember_ms - self.now_ms
             self.puts[key] = Put(key, encode_open(folded.decision), max(left_ms, 60_000))
         for member in folded.cancel:
             self.arm.pop(member, None)
@@ -181,7 +182,7 @@ class EventService:
         keys = partition_keys(partition := partition_of(customer_id, self._partitions))
         for _ in range(COMMIT_ATTEMPTS):
             (packed,) = await self._store.read([keys.customer(customer_id)], self._timeout_ms)
-            pending = _pending(keys, packed)
+            pending = _pending(keys, packed, self._clock.now_ms())
             pending.fold(entry, "", None, plan)
             if await self._commit(partition, customer_id, pending):
                 return
@@ -204,7 +205,7 @@ class EventService:
             if packed_decision is None:
                 continue
             decision = decode_open(packed_decision)
-            pending = _pending(keys, packed)
+            pending = _pending(keys, packed, self._clock.now_ms())
             entry = TimerEntry(
                 customer_id=customer_id,
                 at_ms=timer.due_ms,
@@ -264,7 +265,7 @@ class EventService:
                 decision_id: decode_open(open_decision) if open_decision is not None else None
                 for decision_id, open_decision in zip(decision_ids, opens, strict=True)
             }
-            pending = _pending(keys, packed)
+            pending = _pending(keys, packed, self._clock.now_ms())
             results, outcomes = self._fold_all(items, marks, decisions, pending, plan, now_ms)
             if not pending.entries or await self._commit(partition, customer_id, pending):
                 for outcome in outcomes:
@@ -327,9 +328,9 @@ class EventService:
         return answer.verdict is Verdict.DONE
 
 
-def _pending(keys: PartitionKeys, packed: bytes | None) -> _Pending:
+def _pending(keys: PartitionKeys, packed: bytes | None, now_ms: int) -> _Pending:
     version, struct = versioned(packed)
-    return _Pending(keys, decode_state(struct), version, [], {}, {}, {})
+    return _Pending(keys, now_ms, decode_state(struct), version, [], {}, {}, {})
 
 
 def _checked(event: Event, index: int, now_ms: int) -> _Item:

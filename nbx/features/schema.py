@@ -90,7 +90,8 @@ def checked_values(values: Mapping[str, Value], features: Mapping[str, Feature],
             if len(value) > TEXT_LENGTH:
                 raise TooLarge(f"{path} has {len(value)} characters, at most {TEXT_LENGTH} are allowed", field=path)
         elif not _fits_float(value):
-            raise Invalid(f"{path} is {value}; numbers must be finite, and no larger than a float holds", field=path, code="not_finite")
+            words = f"{path} is no finite number that a float can hold"
+            raise Invalid(words, field=path, code="not_finite")
         kept = value if isinstance(value, bool | str) else float(value)
         feature = features.get(name)
         if feature is not None and not isinstance(kept, _PYTHON_TYPES[feature.type]):

@@ -118,7 +118,7 @@ class Store(Protocol):
         ...
 
     async def log_range(self, partition: int, start: str, end: str, count: int) -> list[LogEntry]:
-        """Up to `count` log entries with start ≤ id ≤ end, oldest first; `-` and `+` are the ends, `(id` excludes id."""
+        """Up to `count` log entries with start ≤ id ≤ end, oldest first; `-`, `+`: the ends, `(id` excludes id."""
         ...
 
     async def log_tail(self, partition: int, count: int) -> list[LogEntry]:

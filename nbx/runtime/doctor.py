@@ -21,7 +21,7 @@ from redis.exceptions import RedisError, ResponseError
 import nbx
 from nbx.clock import SystemClock
 from nbx.features import keys
-from nbx.runtime.embedded_redis import redis_client
+from nbx.runtime.embedded_redis import redis_client, redis_policy
 from nbx.runtime.up import lock_holder
 
 if TYPE_CHECKING:
@@ -191,18 +191,22 @@ async def _durability(settings: Settings, redis: Redis) -> list[Check]:
     except ResponseError:
         words = "CONFIG is not allowed here: see that appendfsync is not `no` and maxmemory-policy is noeviction"
         return [_check("durability", "bad" if problems else "warning", "; ".join([*problems, words]))]
-    if fsync == "no":
+    if fsync == "no" and settings.redis_url:
         problems.append(
             "appendfsync is `no`, half a minute is lost when the machine fails: CONFIG SET appendfsync everysec"
         )
-    elif not settings.redis_url and fsync != settings.redis_fsync:
-        problems.append(f"appendfsync is {fsync}, the settings say {settings.redis_fsync}: restart `nbx up`")
+    elif not settings.redis_url and fsync != redis_policy(settings):
+        problems.append(f"appendfsync is {fsync}, the settings ask for {redis_policy(settings)}: restart `nbx up`")
     if policy != "noeviction":
         problems.append(f"maxmemory-policy is {policy}, customers would vanish: CONFIG SET maxmemory-policy noeviction")
         status = "bad"
     if problems:
         return [_check("durability", "bad" if status == "bad" else "warning", "; ".join(problems))]
-    return [_check("durability", "good", f"append-only file on, fsync {fsync}, {policy}")]
+    return [_check("durability", "good", f"append-only file on, fsync {_fsync_words(settings, fsync)}, {policy}")]
+
+
+def _fsync_words(settings: Settings, fsync: str | None) -> str:
+    return f"{settings.redis_fsync} (by `nbx up`)" if fsync == "no" and not settings.redis_url else str(fsync)
 
 
 async def _partitions(settings: Settings, redis: Redis) -> list[Check]:

@@ -24,7 +24,7 @@ import psutil
 
 from nbx.clock import SystemClock
 from nbx.errors import NbxError, SetupError, Unavailable
-from nbx.runtime.embedded_redis import redis_child, stop_leftover, stop_process, wait_ready
+from nbx.runtime.embedded_redis import keep_synced, redis_child, stop_leftover, stop_process, wait_ready
 from nbx.runtime.supervise import Child, Supervisor
 from nbx.settings import PREFIX
 
@@ -50,7 +50,6 @@ _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THR
 async def up(
     settings: Settings,
     *,
-    catalog: Path | None = None,
     on_ready: Callable[[], Awaitable[None]] | None = None,
     say: Callable[[str], None] | None = None,
     command: tuple[str, ...] = NBX,
@@ -59,8 +58,6 @@ async def up(
 
     Parameters
     ----------
-    catalog
-        File that `on_ready` is going to publish: only looked for here, so that a wrong path is told before the start.
     on_ready
         Called once when all processes run and answer. An NbxError from it stops everything.
     say
@@ -76,13 +73,16 @@ async def up(
     """
     say = say or _to_stderr
     try:
-        _catalog_there(catalog)
         with locked(settings.data_dir):
             await _end_leftovers(settings)
             _ports_free(settings)
             _empty_metrics(settings)
             supervisor = await _supervisor(settings, say, command)
-            return await supervisor.run(on_ready)
+            syncing = asyncio.create_task(keep_synced(settings))
+            try:
+                return await supervisor.run(on_ready)
+            finally:
+                syncing.cancel()
     except NbxError as error:
         say(str(error))
         return 2
@@ -145,11 +145,6 @@ def child_environment(settings: Settings) -> dict[str, str]:
         "PROMETHEUS_MULTIPROC_DIR": str(_metrics(settings)),
         "PYTHONUNBUFFERED": "1",
     }
-
-
-def _catalog_there(catalog: Path | None) -> None:
-    if catalog is not None and not catalog.is_file():
-        raise SetupError(f"catalog {catalog}: there is no such file")
 
 
 def _metrics(settings: Settings) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
@@ -52,10 +53,10 @@ class GrpcClient:
     async def record(self, request: Any) -> Any:
         return await self._unary(f"{EVENTS}/Record", request, pb.RecordReply)
 
-    async def decide_stream(self, requests: Iterable[Any]) -> list[Any]:
+    async def decide_stream(self, requests: Iterable[Any] | None) -> list[Any]:
         return await self._stream(f"{DECISIONS}/DecideStream", requests, pb.DecideResult)
 
-    async def record_stream(self, requests: Iterable[Any]) -> list[Any]:
+    async def record_stream(self, requests: Iterable[Any] | None) -> list[Any]:
         return await self._stream(f"{EVENTS}/RecordStream", requests, pb.RecordReply)
 
     async def _unary(self, method: str, request: Any, reply: Any) -> Any:
@@ -71,9 +72,17 @@ class GrpcClient:
         results: AsyncIterator[Any] = call(requests, metadata=self._metadata, timeout=TIMEOUT_S)
         return results
 
-    async def _stream(self, method: str, requests: Iterable[Any], reply: Any) -> list[Any]:
+    async def _stream(self, method: str, requests: Iterable[Any] | None, reply: Any) -> list[Any]:
+        """Send requests and collect the replies; None opens the stream and sends nothing.
+
+        grpc.aio reports a write that meets the end of a refused call as INTERNAL, so a call that is to be refused must
+        not write.
+        """
+
         async def sent() -> AsyncIterator[Any]:
-            for request in requests:
+            if requests is None:
+                await asyncio.Event().wait()
+            for request in requests or ():
                 yield request
 
         call = self.channel.stream_stream(method, request_serializer=_packed, response_deserializer=reply.FromString)

@@ -143,13 +143,13 @@ def test_without_a_valid_key_nothing_opens(service: Running, key: str) -> None:
     calls: list[Callable[[GrpcClient], Awaitable[Any]]] = [
         lambda c: c.decide(asked()),
         lambda c: c.decide_batch(pb.DecideBatchRequest(requests=[asked()])),
-        lambda c: c.decide_stream([asked()]),
+        lambda c: c.decide_stream(None),
         lambda c: c.record(pb.RecordRequest()),
-        lambda c: c.record_stream([pb.RecordRequest()]),
+        lambda c: c.record_stream(None),
     ]
     for work in calls:
         fault = refused(service, work, key)
-        assert (fault.status, fault.code) == (Status.UNAUTHENTICATED, "unauthenticated")
+        assert (fault.status, fault.code) == (Status.UNAUTHENTICATED, "unauthenticated"), fault.words
 
 
 def test_a_revoked_key_ends_a_stream_that_was_open(service: Running) -> None:

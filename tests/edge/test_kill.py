@@ -180,7 +180,7 @@ def check_promises(service: Running, ledger: Ledger) -> None:
 @pytest.fixture(scope="module")
 def doomed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     path: Path = tmp_path_factory.mktemp("doomed")
-    with running(path, workers=2, redis_fsync="always") as service:
+    with running(path, workers=2) as service:
         yield service
 
 

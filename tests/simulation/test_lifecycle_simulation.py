@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from nbx.bandits.snapshot import bind
+from nbx.bandits.snapshot import BoundModel, bind
 from nbx.catalog.parse import parse_catalog
 from nbx.catalog.plan import Plan
 from nbx.clock import ManualClock
@@ -114,10 +114,10 @@ class World:
         self.clock = ManualClock(BEGIN_MS)
         self.store = YieldingStore(self.clock, self.rng)
         self.plan = Plan(parse_catalog(CATALOG, source="simulation"), 1)
-        model = bind(None, self.plan.layout.columns, self.plan.action_names, self.plan.action_groups)
+        self.model = bind(None, self.plan.layout.columns, self.plan.action_names, self.plan.action_groups)
         self.decisions = DecisionService(
             self.store,
-            lambda: (self.plan, model),
+            self,
             self.clock,
             partitions=PARTITIONS,
             deadline_ms=10_000,
@@ -127,6 +127,17 @@ class World:
         self.events = EventService(
             self.store, lambda: self.plan, self.clock, partitions=PARTITIONS, dedupe_ms=24 * HOUR_MS
         )
+        self._init_books()
+
+    def current(self) -> tuple[Plan, BoundModel]:
+        """Serve the plan and the model."""
+        return self.plan, self.model
+
+    async def plan_of(self, _: int) -> Plan:
+        """Return the only plan."""
+        return self.plan
+
+    def _init_books(self) -> None:
         self.slots: list[tuple[str, int]] = []
         """Slots that callers were given."""
         self.answered: set[str] = set()

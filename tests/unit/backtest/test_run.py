@@ -1,6 +1,7 @@
 """The back-test from end to end against a real private service, and what stops it before one is started."""
 
 import asyncio
+import contextlib
 import io
 import os
 import signal
@@ -30,8 +31,13 @@ def run(data: Path, spec: Path, *, url: str = "", rows: int = 0, seed: int | Non
 
 
 def leftovers() -> set[str]:
-    """Command lines of processes of private services of this test process."""
-    return {" ".join(p.cmdline()) for p in psutil.Process().children(recursive=True) if p.is_running()}
+    """Command lines of processes of private services of this test process; other tests have services of their own."""
+    found = set()
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if "nbx-backtest-" in process.environ().get("NBX_DATA_DIR", ""):
+                found.add(" ".join(process.cmdline()))
+    return found
 
 
 def test_a_clearly_better_arm_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,9 +139,9 @@ def test_an_event_id_counts_once() -> None:
 def test_events_of_a_batch_are_taken_in_order_and_fail_alone() -> None:
     desk = Desk()
     decision_id = shown(desk)
-    kinds = [("seen", {}), ("declined", {"slot": 9}), ("nonsense" * 20, {}), ("accepted", {})]
+    kinds = [("seen", 0), ("declined", 9), ("nonsense" * 20, 0), ("accepted", 0)]
     events = [
-        Event(event_id=f"b{i}", type=kind, decision_id=decision_id, **more) for i, (kind, more) in enumerate(kinds)
+        Event(event_id=f"b{i}", type=kind, decision_id=decision_id, slot=slot) for i, (kind, slot) in enumerate(kinds)
     ]
     results = run(desk.events.record(events))
     assert [r.status for r in results] == ["accepted", "rejected", "rejected", "accepted"]

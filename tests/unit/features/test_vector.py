@@ -9,7 +9,7 @@ import pytest
 
 from nbx.errors import Invalid, TooLarge
 from nbx.features.kernels import CLIP
-from nbx.features.schema import Aggregate, Encoding, Feature, checked_values
+from nbx.features.schema import Aggregate, Encoding, Feature, Value, checked_values
 from nbx.features.state import CustomerState, ProfileValue
 from nbx.features.vector import RELATIONSHIP, Resolver, VectorLayout, _bucket
 from nbx.limits import CONTEXT_KEYS, NAME_LENGTH, TEXT_LENGTH
@@ -35,7 +35,15 @@ ALL = (AGE, SPEND, TIER, CITY, PHONE, HIDDEN, VISITS)
 
 def test_columns_equal_their_formulas() -> None:
     layout = VectorLayout(ALL)
-    values = {"age": 55.0, "spend": 9.0, "tier": "b", "city": "Ghent", "phone": True, "hidden": 3.0, "visits": 2.0}
+    values: dict[str, Value] = {
+        "age": 55.0,
+        "spend": 9.0,
+        "tier": "b",
+        "city": "Ghent",
+        "phone": True,
+        "hidden": 3.0,
+        "visits": 2.0,
+    }
     x = dict(zip(layout.columns, layout.encode(values, RELATION).tolist(), strict=True))
     expected = {
         "bias": 1.0,

@@ -94,7 +94,7 @@ def test_a_healthy_installation_is_good_throughout(settings: Settings) -> None:
         found = look(msgspec.structs.replace(settings, port=port), healthy)
     assert {check.name: check.words for check in found.values() if check.status != "good"} == {}
     assert "held by `nbx up` with pid" in found["lock"].words
-    assert "append-only file on, fsync everysec, noeviction" in found["durability"].words
+    assert "append-only file on, fsync everysec (by `nbx up`), noeviction" in found["durability"].words
     assert found["release"].words == "release 3 is in force"
     assert found["customers"].words.startswith("200 looked at: ")
     assert found["logs"].words.startswith("40 entries in 4 logs, ")
@@ -132,7 +132,7 @@ def test_a_sick_installation_is_told_what_to_do(settings: Settings) -> None:
 def test_other_settings_than_those_that_run(settings: Settings) -> None:
     found = look(settings, lambda redis: redis.config_set("appendfsync", "always"))
     assert found["durability"].status == "warning"
-    assert "appendfsync is always, the settings say everysec" in found["durability"].words
+    assert "appendfsync is always, the settings ask for no" in found["durability"].words
 
 
 def test_memory_near_its_limit(settings: Settings) -> None:

@@ -40,7 +40,7 @@ class Place:
         clock = SystemClock()
         self.decisions = DecisionService(
             store,
-            serving.current,
+            serving,
             clock,
             partitions=PARTITIONS,
             deadline_ms=5000,
@@ -58,9 +58,9 @@ class Place:
         reply = await self.decisions.decide(DecideRequest(customer_id=customer, placement="hero"))
         return reply.decision_id if reply.slots[0].action else ""
 
-    async def answer(self, decision_id: str, kind: str, **more: str) -> None:
+    async def answer(self, decision_id: str, kind: str, reason: str = "") -> None:
         self.count += 1
-        event = Event(event_id=f"e{self.count}", type=kind, decision_id=decision_id, **more)
+        event = Event(event_id=f"e{self.count}", type=kind, decision_id=decision_id, reason=reason)
         (result,) = await self.events.record([event])
         assert result.status == "accepted", result
 

@@ -195,9 +195,9 @@ def test_children_of_a_killed_supervisor_do_not_hinder_the_next(settings: Settin
         installation.read_all()
 
 
-def refused(settings: Settings, catalog: Path | None = None) -> str:
+def refused(settings: Settings) -> str:
     lines: list[str] = []
-    assert asyncio.run(up(settings, catalog=catalog, say=lines.append, command=("/no/such/program",))) == 2
+    assert asyncio.run(up(settings, say=lines.append, command=("/no/such/program",))) == 2
     (text,) = lines
     return text
 
@@ -230,11 +230,6 @@ def test_a_redis_that_does_not_answer_is_refused(settings: Settings, monkeypatch
     monkeypatch.setattr("nbx.runtime.up.EXTERNAL_REDIS_S", 0.05)
     away = msgspec.structs.replace(settings, redis_url="redis://user:s3cret@127.0.0.1:1")
     assert refused(away).startswith("Redis at redis://user:***@127.0.0.1:1: no answer within 0.05 s")
-
-
-def test_a_missing_catalog_is_told_before_the_start(settings: Settings, tmp_path: Path) -> None:
-    assert refused(settings, tmp_path / "none.yaml") == f"catalog {tmp_path / 'none.yaml'}: there is no such file"
-    assert not settings.data_dir.exists()
 
 
 def test_a_failing_command_ends_the_start_and_stops_redis(settings: Settings) -> None:

@@ -1,0 +1,25 @@
+"""Benchmarks at smoke size, so that they cannot rot: they run, and nbx is not out of all proportion."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", ["bench_decide_http", "bench_store"])
+def test_a_benchmark_runs(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{name}", "--smoke"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert " x" in done.stdout or "ratio" in done.stdout, "a benchmark tells a ratio"
