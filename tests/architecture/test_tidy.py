@@ -113,7 +113,7 @@ def test_the_readme_names_commands_and_files_that_exist() -> None:
 
 
 def test_nothing_of_one_machine_is_committed() -> None:
-    place = str(ROOT.parent) + "/"
+    place = f"{ROOT}/"
     for pattern in ("*.py", "*.md", "*.yaml", "*.toml", "Makefile", "*.txt", ".ci/run"):
         for path in ROOT.glob(f"**/{pattern}"):
             if ".venv" not in path.parts and path != Path(__file__):
