@@ -49,6 +49,8 @@ from nbx.settings import Settings
 LEASE_MS = 5_000
 PAGE = 512
 """Log entries read from a partition per step."""
+AT_ONCE = 1_000
+"""Outcomes whose sites are read or written together: the connection bounds what may be in flight."""
 IDLE_S = 0.02
 """Wait after a step that found nothing."""
 JOURNAL = 100_000
@@ -207,16 +209,19 @@ class LogLearner:
                 continue
             previous[key, outcome.revision] = sites
             writes.append((outcome, msgspec.msgpack.encode(sites)))
-        await asyncio.gather(*(self._store_sites(outcome, sites) for outcome, sites in writes))
+        for at in range(0, len(writes), AT_ONCE):
+            await asyncio.gather(*(self._store_sites(outcome, sites) for outcome, sites in writes[at : at + AT_ONCE]))
 
     async def _previous_sites(self, outcomes: Iterable[Outcome]) -> dict[tuple[str, int], LearnedSites]:
         corrected = [o for o in outcomes if o.revision > 0]
-        found = await asyncio.gather(
-            *(
-                self._connection.execute("HGET", _sites_key(o), f"{o.slot}/{o.revision - 1}", timeout_ms=TIMEOUT_MS)
-                for o in corrected
+        found: list[bytes | None] = []
+        for at in range(0, len(corrected), AT_ONCE):
+            found += await asyncio.gather(
+                *(
+                    self._connection.execute("HGET", _sites_key(o), f"{o.slot}/{o.revision - 1}", timeout_ms=TIMEOUT_MS)
+                    for o in corrected[at : at + AT_ONCE]
+                )
             )
-        )
         return {
             (f"{o.decision_id}/{o.slot}", o.revision - 1): msgspec.msgpack.decode(sites, type=LearnedSites)
             for o, sites in zip(corrected, found, strict=True)
