@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 from pathlib import Path
 
 import msgspec
@@ -109,17 +110,18 @@ def _own(settings: Settings) -> Settings:
 
 def _next_steps(settings: Settings, key_file: Path, *, keep: bool) -> list[str]:
     variables = f"NBX_DATA_DIR={settings.data_dir} NBX_PORT={settings.port} NBX_GRPC_PORT={settings.grpc_port}"
+    nbx = os.path.relpath(Path(sys.executable).with_name("nbx"))
     ask = '{"customer_id": "you", "placement": "web_home_hero", "explain": "reasons"}'
     if not keep:
         again = [f"Its data stay in {settings.data_dir} until the next demo; start it again and look around:"]
-        again.append(f"  {variables} nbx up")
+        again.append(f"  {variables} {nbx} up")
     else:
         again = ["It keeps running: stop it with Ctrl-C. Meanwhile:"]
     return [
         *again,
         f"  curl -s {settings.url}/v1/decisions -H \"Authorization: Bearer $(cat {key_file})\" -d '{ask}'",
-        f"  {variables} nbx decide you web_home_hero --preview",
-        f"  {variables} nbx doctor",
+        f"  {variables} {nbx} decide you web_home_hero --preview",
+        f"  {variables} {nbx} doctor",
     ]
 
 
