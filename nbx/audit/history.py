@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 
 import msgspec
 from msgspec import Struct
 
 from nbx.errors import Unknown
-from nbx.experience.entries import DecisionEntry, Entry, EventEntry, Outcome, TimerEntry, decode_entry
+from nbx.experience.entries import DecisionEntry, Entry, decode_entry
 from nbx.experience.lifecycle import OpenDecision, decode_open
 from nbx.features.keys import partition_keys
 from nbx.features.store import LogEntry, Store
@@ -88,18 +87,6 @@ async def timeline(store: Store, customer_id: str, partitions: int, count: int) 
     tail = await store.log_tail(partition_of(customer_id, partitions), TAIL)
     entries = (_decoded(entry) for entry in tail if wanted in entry.payload)
     return [entry for entry in entries if entry is not None and entry.customer_id == customer_id][:count]
-
-
-def outcomes_of(entries: Iterable[Entry]) -> dict[tuple[str, int], Outcome]:
-    """Return the latest outcome per decision and slot."""
-    found: dict[tuple[str, int], Outcome] = {}
-    for entry in entries:
-        if isinstance(entry, EventEntry | TimerEntry):
-            for outcome in entry.outcomes:
-                key = (outcome.decision_id, outcome.slot)
-                if key not in found or outcome.revision > found[key].revision:
-                    found[key] = outcome
-    return found
 
 
 def _decoded(entry: LogEntry) -> Entry | None:

@@ -24,9 +24,8 @@ from nbx.catalog.model import (
     OutcomeName,
     Pause,
     Placement,
-    Treatment,
 )
-from nbx.features.schema import Aggregate, Feature
+from nbx.features.schema import Aggregate
 from nbx.features.vector import Resolver, VectorLayout
 
 
@@ -54,15 +53,12 @@ class Rules:
         Outcome → points, defaults filled in.
     aggregates : dict
         Event type → the aggregate features it feeds.
-    features : dict
-        Declared feature by name.
     """
 
     def __init__(self, catalog: Catalog, release: int) -> None:
         self.release = release
         self.experience = catalog.experience
         self.points: dict[OutcomeName, float] = DEFAULT_POINTS | catalog.experience.points
-        self.features: dict[str, Feature] = {feature.name: feature for feature in catalog.features}
         self.aggregates: dict[str, list[tuple[str, Aggregate]]] = defaultdict(list)
         for feature in catalog.features:
             if isinstance(feature.origin, Aggregate):
@@ -96,7 +92,6 @@ class PlacementPlan:
     names: tuple[str, ...]
     treatment_names: tuple[str, ...]
     actions: tuple[Action, ...]
-    treatments: tuple[Treatment, ...]
     content: tuple[Any, ...]
     """Encoded JSON of each treatment's content (msgspec.Raw)."""
     position: dict[str, int]
@@ -131,7 +126,6 @@ class Plan:
         self.rules = Rules(catalog, release)
         self.layout = VectorLayout(catalog.features)
         self.resolver = Resolver(catalog.features)
-        self.features = catalog.features
         self.context_features = {f.name: f for f in catalog.features if f.origin == "context"}
         self.profile_features = {f.name: f for f in catalog.features if f.origin == "profile"}
         self.action_names = tuple(action.name for action in catalog.actions)
@@ -164,7 +158,6 @@ def _placement_plan(
         names=tuple(action.name for action in actions),
         treatment_names=tuple(treatment.name for _, _, treatment in shown),
         actions=actions,
-        treatments=tuple(treatment for _, _, treatment in shown),
         content=tuple(msgspec.Raw(msgspec.json.encode(treatment.content)) for _, _, treatment in shown),
         position={action.name: position for position, action in enumerate(actions)},
         value=np.array([action.value for action in actions], dtype=np.float32),

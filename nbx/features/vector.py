@@ -83,7 +83,7 @@ class VectorLayout:
         Parameters
         ----------
         values
-            Feature name → value, one for every declared feature with an encoding (see `resolve`).
+            Feature name → value, one for every declared feature with an encoding (see `Resolver`).
         relationship
             The four built-in features by name.
 

@@ -9,8 +9,9 @@ version ever published can be rebuilt from the log.
 Sites are stored under `<slot>/<revision>` with their decision, so that doing a step again writes the same values and a
 correction finds the site of the revision it replaces.
 
-Everything it writes is fenced: a script compares the lease first, so a learner that was overtaken while it slept writes
-nothing more.
+Journal, snapshots and checkpoints are fenced: a script compares the lease first, so a learner that was overtaken while
+it slept publishes nothing more. Sites are not: they lie with their decision, and one that wakes up may still write the
+sites of the step it was in.
 """
 
 from __future__ import annotations
