@@ -75,9 +75,7 @@ class Services:
                 await self.refresh()
                 await recover(self.decisions, self.events)
                 if told:
-                    log.info(
-                        "Redis is back; degraded decisions lost as too many waited: %d", self.decisions.dropped
-                    )
+                    log.info("Redis is back; degraded decisions lost as too many waited: %d", self.decisions.dropped)
                 told = ""
             except Unavailable as error:
                 if not told:
