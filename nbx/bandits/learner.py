@@ -56,6 +56,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     experience: float
     """Points."""
     experience_weight: float = 1.0
+    value: float | None = None
+    """Money the acceptance was worth, as reported; None when nobody said."""
 
 
 class LearnedSites(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +67,8 @@ class LearnedSites(msgspec.Struct, frozen=True, kw_only=True):
     revision: int
     response: Site | None
     experience: Site | None
+    value: float | None = None
+    """Money that was added to the action's mean value."""
 
 
 class ProgressiveMetrics(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +90,8 @@ class _ActionState(msgspec.Struct, frozen=True, kw_only=True):
     group: str
     response: PosteriorState
     experience: PosteriorState
+    value_sum: float
+    value_count: int
 
 
 class _LearnerState(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,6 +116,20 @@ class _Models:
         self.group = group
         self.response = response
         self.experience = experience
+        self.value_sum = 0.0
+        self.value_count = 0
+
+    @property
+    def mean_value(self) -> float:
+        """Mean money per acceptance; 0 without."""
+        return self.value_sum / self.value_count if self.value_count else 0.0
+
+    def add_value(self, value: float | None, replaces: float | None) -> None:
+        """Take a value into the mean, in place of an earlier one."""
+        for number, sign in ((replaces, -1), (value, 1)):
+            if number is not None:
+                self.value_sum += sign * number
+                self.value_count += sign
 
 
 class _GroupRows:
@@ -231,10 +251,12 @@ class Learner:
         old = previous or LearnedSites(key="", revision=-1, response=None, experience=None)
         response = self._learn_response(models, x, observation, old.response)
         experience = self._learn_experience(models, x, observation, old.experience)
+        value = observation.value if observation.response == 1 else None
+        models.add_value(value, old.value)
         self.step += 1
         self._rows.pop(models.group, None)
         return LearnedSites(
-            key=observation.key, revision=observation.revision, response=response, experience=experience
+            key=observation.key, revision=observation.revision, response=response, experience=experience, value=value
         )
 
     def unlearn(self, observation: Observation, sites: LearnedSites) -> None:
@@ -246,6 +268,7 @@ class Learner:
         for model, site in ((models.response, sites.response), (models.experience, sites.experience)):
             if site is not None:
                 model.posterior.unlearn(x, site)
+        models.add_value(None, sites.value)
         self.step += 1
         self._rows.pop(models.group, None)
 
@@ -316,6 +339,8 @@ class Learner:
             group_cov=b"".join(row.cov[-1].tobytes() for row in rows),
             group_experience=b"".join(row.experience[-1].tobytes() for row in rows),
             prior_precision=self.prior_precision,
+            values=[self._models[action].mean_value for action in actions],
+            value_counts=[float(self._models[action].value_count) for action in actions],
         )
 
     def checkpoint(self) -> bytes:
@@ -336,6 +361,8 @@ class Learner:
                         group=models.group,
                         response=models.response.posterior.encode(),
                         experience=models.experience.posterior.encode(),
+                        value_sum=models.value_sum,
+                        value_count=models.value_count,
                     )
                     for action, models in self._models.items()
                 ],
@@ -373,6 +400,7 @@ class Learner:
             models = learner._join(saved.action, saved.group)
             models.response.posterior = Posterior.decode(saved.response)
             models.experience.posterior = Posterior.decode(saved.experience)
+            models.value_sum, models.value_count = saved.value_sum, saved.value_count
         learner._groups = {group: list(members) for group, members in state.groups.items()}
         learner._window = np.frombuffer(state.window).reshape(WINDOW, 4).copy()
         return learner
@@ -395,6 +423,8 @@ class Learner:
     def _check_targets(observation: Observation) -> None:
         if observation.response not in (None, 0, 1):
             raise ValueError(f"response: {observation.response} is not 0, 1 or None")
+        if not math.isfinite(observation.value or 0.0):
+            raise ValueError(f"value: {observation.value} is not a finite number")
         if not math.isfinite(observation.experience):
             raise ValueError(f"experience: {observation.experience} is not a finite number")
         for name in ("response_weight", "experience_weight"):

@@ -48,6 +48,12 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     group_cov: bytes
     group_experience: bytes
     prior_precision: float
+    values: list[float]
+    """Mean money per acceptance of each action, of those that were reported; 0 without."""
+    value_counts: list[float]
+    """Acceptances behind it."""
+    exploration: float = 1.0
+    """Calibrated multiplier of the exploration scale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +68,15 @@ class BoundModel:
     """float32[K, d]"""
     evidence: F32
     """float32[K], 0 for an action never seen."""
+    value: F32
+    """float32[K], mean money per acceptance as reported; 0 without."""
+    value_count: F32
+    """float32[K], acceptances behind it."""
     version: int
     """Of the snapshot; 0 is the prior."""
     step: int
+    exploration: float = 1.0
+    """Calibrated multiplier of the exploration scale."""
 
 
 def encode(snapshot: Snapshot) -> bytes:
@@ -100,8 +112,9 @@ def decode_snapshot(data: bytes) -> Snapshot:
         size = len(getattr(snapshot, name))
         if size != 4 * count:
             raise ValueError(f"snapshot: {name} has {size} bytes where {4 * count} are expected")
-    if len(snapshot.groups) != actions or len(snapshot.evidence) != actions:
-        raise ValueError("snapshot: groups and evidence need one entry per action")
+    per_action = (snapshot.groups, snapshot.evidence, snapshot.values, snapshot.value_counts)
+    if any(len(column) != actions for column in per_action):  # type: ignore[arg-type]
+        raise ValueError("snapshot: groups, evidence and values need one entry per action")
     return snapshot
 
 
@@ -138,12 +151,19 @@ def bind(
     ridge = prior_precision if snapshot is None else snapshot.prior_precision
     mean = np.zeros((count, d), np.float32)
     experience = np.zeros((count, d), np.float32)
-    evidence = np.zeros(count, np.float32)
+    evidence, value, value_count = (np.zeros(count, np.float32) for _ in range(3))
     cov = np.tile((np.eye(d, dtype=np.float32) / np.float32(ridge))[upper], (count, 1))
     if snapshot is None or not snapshot.columns:  # a learner that has seen nothing knows no column
         version, step = (0, 0) if snapshot is None else (snapshot.version, snapshot.step)
         return BoundModel(
-            mean=mean, cov_packed=cov, experience=experience, evidence=evidence, version=version, step=step
+            mean=mean,
+            cov_packed=cov,
+            experience=experience,
+            evidence=evidence,
+            value=value,
+            value_count=value_count,
+            version=version,
+            step=step,
         )
     source = _Rows(snapshot)
     known = {name: k for k, name in enumerate(snapshot.columns)}
@@ -160,13 +180,18 @@ def bind(
         experience[k, here] = source.experience[row, there]
         cov[k, both] = source.cov[row, packed]
         evidence[k] = source.evidence[row]
+        if row < len(snapshot.actions):
+            value[k], value_count[k] = snapshot.values[row], snapshot.value_counts[row]
     return BoundModel(
         mean=mean,
         cov_packed=cov,
         experience=experience,
         evidence=evidence,
+        value=value,
+        value_count=value_count,
         version=snapshot.version,
         step=snapshot.step,
+        exploration=snapshot.exploration,
     )
 
 

@@ -32,6 +32,8 @@ def snapshot(**change: Any) -> Snapshot:
         "group_cov": np.full(6, 0.5, "<f4").tobytes(),
         "group_experience": np.full(3, 8, "<f4").tobytes(),
         "prior_precision": 4.0,
+        "values": [1.5, 0.0],
+        "value_counts": [2.0, 0.0],
     }
     return Snapshot(**{**fields, **change})
 

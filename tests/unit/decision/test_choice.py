@@ -35,6 +35,8 @@ def learned_model(plan: Plan, seed: int) -> BoundModel:
         cov_packed=packed,
         experience=(rng.normal(size=(count, d)) * 2).astype(np.float32),
         evidence=np.ones(count, dtype=np.float32),
+        value=np.zeros(count, dtype=np.float32),
+        value_count=np.zeros(count, dtype=np.float32),
         version=seed,
         step=seed,
     )
