@@ -11,6 +11,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
+from urllib.parse import quote
 
 import msgspec
 import typer
@@ -32,18 +33,27 @@ app = typer.Typer(
 )
 catalog_app = typer.Typer(no_args_is_help=True, help="Check and publish what the company may do.")
 decisions_app = typer.Typer(no_args_is_help=True, help="Look into decisions.")
-customer_app = typer.Typer(no_args_is_help=True, help="Look at a customer.")
+customer_app = typer.Typer(no_args_is_help=True, help="Look at a customer, or erase one.")
 keys_app = typer.Typer(no_args_is_help=True, help="API keys (works on Redis directly).")
 app.add_typer(catalog_app, name="catalog")
 app.add_typer(decisions_app, name="decisions")
 app.add_typer(customer_app, name="customer")
 app.add_typer(keys_app, name="keys")
+log_app = typer.Typer(no_args_is_help=True, help="The log (works on Redis directly).")
+report_app = typer.Typer(no_args_is_help=True, help="What the log says.")
+app.add_typer(log_app, name="log")
+app.add_typer(report_app, name="report")
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Url = Annotated[str, typer.Option("--url", help="URL of the service; default: this machine's, from the settings.")]
+Since = Annotated[str, typer.Option(help="Epoch ms, RFC 3339, or a time ago such as 24h; default 30 days ago.")]
+Until = Annotated[str, typer.Option(help="The same; default now.")]
+Young = Annotated[bool, typer.Option("--young", help="Count decisions whose attention may still run: biased.")]
+REPORT_S = 900.0
+"""How long to wait for a report: a long log is read from one end to the other."""
 SAMPLE = "examples/retail_bank.yaml"
 T = TypeVar("T")
 
@@ -74,11 +84,11 @@ def _settings() -> Settings:
     return load_settings(os.environ)
 
 
-def _client(url: str) -> Any:
+def _client(url: str, timeout_s: float = 30.0) -> Any:
     from nbx.client import Client, stored_key
 
     settings = _settings()
-    return Client(url or settings.url, stored_key(settings), settings.tls_cert)
+    return Client(url or settings.url, stored_key(settings), settings.tls_cert, timeout_s=timeout_s)
 
 
 def _show(value: Any) -> None:
@@ -388,6 +398,110 @@ def decisions_replay(decision_id: str, as_json: AsJson = False, url: Url = "") -
 def customer_show(customer_id: str, events: int = 20, url: Url = "") -> None:
     """Show what is known about a customer and what happened lately."""
     _show(_client(url).call("GET", f"/v1/customers/{customer_id}", events=events))
+
+
+@customer_app.command("erase")
+def customer_erase(
+    customer_id: str,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+    url: Url = "",
+) -> None:
+    """Erase a customer: state, open decisions, timers and replies at once; from the models at the next step."""
+    if not yes:
+        typer.confirm(f"Erase everything that is known about {customer_id}, for good?", abort=True, err=True)
+    _receipt(_client(url).call("DELETE", f"/v1/customers/{quote(customer_id, safe='')}"), as_json)
+
+
+@customer_app.command("erasure")
+def customer_erasure(erasure_id: str, as_json: AsJson = False, url: Url = "") -> None:
+    """Show the receipt of an erasure: what was removed, and what is left where."""
+    _receipt(_client(url).call("GET", f"/v1/erasures/{quote(erasure_id, safe='')}"), as_json)
+
+
+def _receipt(receipt: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        _show(receipt)
+        return
+    lines = [
+        "erasure {erasure_id}: customer {customer_id} erased at {at_ms}",
+        "removed: state (version {state_version}), {decisions} open decisions, {timers} timers, {replies} replies",
+        "taught: {taught} slots and goals",
+        "models: still to be done by the learner; `nbx customer erasure {erasure_id}` tells"
+        if receipt["status"] == "pending"
+        else "models: {response} response and {experience} experience sites subtracted, {beyond} beyond the "
+        "correction window; so from snapshot {step}",
+    ]
+    for line in lines:
+        out.print(line.format(**receipt), markup=False)
+    for left in receipt["remains"]:
+        out.print(f"remains: {left}", markup=False)
+
+
+# Reports
+
+
+@report_app.command("learning")
+def report_learning(since: Since = "", until: Until = "", as_json: AsJson = False, url: Url = "") -> None:
+    """Say whether predicted acceptance comes true, how much is explored, and what taught."""
+    from nbx.audit.learning import LearningReport
+    from nbx.audit.tables import show_learning
+
+    report = _client(url, REPORT_S).call("GET", "/v1/reports/learning", since=since, until=until)
+    _show(report) if as_json else out.print(show_learning(msgspec.convert(report, LearningReport)))
+
+
+@report_app.command("policy")
+def report_policy(
+    release: Annotated[int, typer.Option(min=1, help="The release asked about.")],
+    since: Since = "",
+    until: Until = "",
+    placement: Annotated[str, typer.Option(help="Only decisions of this placement.")] = "",
+    clip: Annotated[float | None, typer.Option(help="Bound on importance weights; default none.")] = None,
+    young: Young = False,
+    as_json: AsJson = False,
+    url: Url = "",
+) -> None:
+    """Estimate from the log what a release would have earned; exit code 1 when the log cannot tell."""
+    from nbx.audit.policy_report import PolicyReport
+    from nbx.audit.tables import show_policy
+
+    asked = {"release": release, "since": since, "until": until, "placement": placement, "clip": clip, "young": young}
+    report = _client(url, REPORT_S).call("GET", "/v1/reports/policy", **asked)
+    _show(report) if as_json else out.print(show_policy(msgspec.convert(report, PolicyReport, strict=False)))
+    raise typer.Exit(0 if report["reliable"] else 1)
+
+
+@log_app.command("export")
+def log_export(
+    target: Annotated[Path, typer.Argument(metavar="OUT.npz|OUT.csv", help="File to write.")],
+    kind: Annotated[str, typer.Option("--format", help="obp: as Open Bandit Pipeline reads it.")] = "obp",
+    since: Since = "",
+    until: Until = "",
+    release: Annotated[int | None, typer.Option(min=1, help="Release whose choices `action_dist` holds.")] = None,
+    placement: Annotated[str, typer.Option(help="Only decisions of this placement.")] = "",
+    reward: Annotated[str, typer.Option(help="acceptance, value, experience or utility")] = "acceptance",
+    young: Young = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write logged decisions with their propensities and outcomes."""
+    from nbx.audit.reading import window
+    from nbx.runtime.log_export import export_obp
+
+    if kind != "obp":
+        raise SetupError(f"--format must be obp, found {kind!r}")
+    span = window(since, until, SystemClock().now_ms())
+    settings = _settings()
+    done = asyncio.run(
+        export_obp(
+            settings, target, span, release=release, placement=placement, reward=reward, young=young, console=err
+        )
+    )
+    if as_json:
+        _show(done)
+        return
+    left_out = ", ".join(f"{count} {why}" for why, count in done.left_out.items()) or "none"
+    out.print(f"{', '.join(done.files)}: {done.rows} rows, {len(done.actions)} actions; left out: {left_out}")
 
 
 # Keys

@@ -45,14 +45,16 @@ class Client:
         An API key, or empty.
     certificate
         PEM file trusted besides the system's authorities: that of a service on this machine may be self-signed.
+    timeout_s
+        How long to wait for an answer.
     """
 
-    def __init__(self, url: str, key: str, certificate: Path | None = None) -> None:
+    def __init__(self, url: str, key: str, certificate: Path | None = None, *, timeout_s: float = TIMEOUT_S) -> None:
         headers = {"authorization": f"Bearer {key}"} if key else {}
         trusted = ssl.create_default_context()
         if certificate is not None:
             trusted.load_verify_locations(certificate)
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_S, trust_env=False, verify=trusted)
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, trust_env=False, verify=trusted)
 
     def call(self, method: str, path: str, *, json: Any = None, content: bytes | None = None, **query: Any) -> Any:
         """Call the service; returns the decoded answer, None when it is empty.

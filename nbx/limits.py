@@ -28,9 +28,21 @@ COMMIT_ATTEMPTS = 8
 """Reloads after version conflicts before a decision degrades: beyond it, someone is hammering one customer."""
 CANDIDATES = 1024
 """Actions with a treatment for one placement: kernels and records are sized for it."""
+GOALS = 16
+"""Goals watched for one customer at a time: 1 KB of state; a decision beyond it opens none and teaches none."""
+MONEY = 1e12
+"""Largest amount an event may report, in either direction: sums of them stay exact to a cent."""
 CATALOG_BYTES = 10 << 20
 """Bytes in one catalog file."""
 FEATURE_WIDTH = 256
 """Columns of the encoded vector x: covariance grows with its square."""
 DEGRADED_QUEUE = 10_000
 """Degraded decisions kept in memory until the log is back; more are counted and dropped."""
+REPORT_ROWS = 100_000
+"""Decisions a report keeps in memory, the newest: some 100 MB in the process that answers it."""
+ERASED_MS = 86_400_000
+"""How long version and time of an erasure are kept under the customer's id: nothing of before is in flight longer."""
+ERASED_SITES_MS = 7 * 86_400_000
+"""How long subtracted sites are kept: so long a learner may be down and yet do the step again with the same result."""
+ERASURE_KEPT_MS = 400 * 86_400_000
+"""How long the receipt of an erasure is kept: a year and a month, for whoever has to prove it."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
 import msgspec
-from litestar import Litestar, MediaType, Request, Response, get, patch, post
+from litestar import Litestar, MediaType, Request, Response, delete, get, patch, post
 from litestar.connection import ASGIConnection
 from litestar.exceptions import HTTPException
 from litestar.handlers.base import BaseRouteHandler
@@ -14,14 +15,14 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.params import Parameter
 from litestar.router import Router
-from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
+from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED, HTTP_202_ACCEPTED
 
 from nbx import __version__
 from nbx.api.auth import KeyRecord
 from nbx.api.console_routes import console_routes, trusted_browser
 from nbx.api.errors import PROBLEM_TYPE, UNREADABLE, Fault, Problem, from_decode, problem
 from nbx.api.plane import DataPlane
-from nbx.api.reports import customer_report, decision_report
+from nbx.api.reports import customer_report, decision_report, learning_report, policy_report
 from nbx.api.schemas import (
     BatchItem,
     CatalogCheck,
@@ -35,7 +36,9 @@ from nbx.api.schemas import (
 )
 from nbx.api.wiring import Services
 from nbx.audit.history import find_decision
+from nbx.audit.learning import LearningReport
 from nbx.audit.metrics import ERRORS, exposition
+from nbx.audit.policy_report import PolicyReport
 from nbx.catalog.lint import lint_catalog
 from nbx.catalog.model import Catalog
 from nbx.catalog.parse import CatalogFaults, parse_catalog
@@ -46,6 +49,7 @@ from nbx.decision.messages import DecideReply, DecideRequest
 from nbx.decision.replay import Replay, replay
 from nbx.errors import Invalid, NbxError, NotReady
 from nbx.experience.entries import Event
+from nbx.experience.erasure import Receipt
 from nbx.experience.service import EventResult
 from nbx.limits import BODY_BYTES, CATALOG_BYTES
 
@@ -59,6 +63,7 @@ def make_app(services: Services, plane: DataPlane) -> Litestar:
         route_handlers=[
             _decision_routes(services, plane),
             _catalog_routes(services),
+            _report_routes(services),
             *_operations(services),
             *console_routes(services),
         ],
@@ -140,10 +145,34 @@ def _decision_routes(services: Services, plane: DataPlane) -> Router:
             replayed,
             customer,
             change,
+            *_erasure_handlers(services),
         ],
         guards=[scope_guard(services)],
         request_max_body_size=BODY_BYTES,
     )
+
+
+def _erasure_handlers(services: Services) -> list[Any]:
+    @delete(
+        "/customers/{customer_id:str}",
+        opt={"scope": "admin"},
+        status_code=HTTP_202_ACCEPTED,
+        summary="Erase a customer: from state at once, from the models at the learner's next step",
+    )
+    async def erase(request: Request[Any, Any, Any], customer_id: str) -> Receipt:
+        return await services.erasures.erase(customer_id, _caller(request))
+
+    @get("/erasures/{erasure_id:str}", opt={"scope": "audit"}, summary="Receipt of an erasure")
+    async def receipt(erasure_id: str) -> Receipt:
+        return await services.erasures.receipt(erasure_id)
+
+    return [erase, receipt]
+
+
+def _caller(request: Request[Any, Any, Any]) -> str:
+    """Name and id of the API key a request came with."""
+    key: KeyRecord = request.scope["nbx_key"]  # type: ignore[typeddict-item]
+    return f"{key.name} ({key.id})"
 
 
 def _catalog_routes(services: Services) -> Router:
@@ -162,11 +191,10 @@ def _catalog_routes(services: Services) -> Router:
     @post("/releases", opt={"scope": "catalog"}, status_code=HTTP_201_CREATED, summary="Publish a catalog")
     async def publish_release(request: Request[Any, Any, Any], note: str = "", base: int | None = None) -> PublishReply:
         catalog = await _read_catalog(request)
-        key: KeyRecord = request.scope["nbx_key"]  # type: ignore[typeddict-item]
         release = await publish(
             services.admin,
             catalog,
-            author=f"{key.name} ({key.id})",
+            author=_caller(request),
             note=note,
             at_ms=services.clock.now_ms(),
             base=base,
@@ -186,6 +214,29 @@ def _catalog_routes(services: Services) -> Router:
         return Response(msgspec.json.encode(await load_release(services.admin, number)), media_type=MediaType.JSON)
 
     return Router("/v1/catalog", route_handlers=[check, publish_release, release], guards=[scope_guard(services)])
+
+
+def _report_routes(services: Services) -> Router:
+    turn = asyncio.Lock()  # a report takes memory and a core: one at a time
+
+    @get("/learning", opt={"scope": "audit"}, summary="Calibration, exploration, what taught and what did not")
+    async def learning(since: str = "", until: str = "") -> LearningReport:
+        async with turn:
+            return await learning_report(services, since, until)
+
+    @get("/policy", opt={"scope": "audit"}, summary="What a release would have done, estimated from the log")
+    async def policy(
+        release: int = Parameter(ge=1, description="The release asked about"),
+        since: str = Parameter(default="", description="Epoch ms, RFC 3339, or a time ago (7d); default 30 days"),
+        until: str = Parameter(default="", description="The same; default now"),
+        placement: str = Parameter(default="", description="Only decisions of this placement"),
+        clip: float | None = Parameter(default=None, description="Bound on importance weights; default none"),
+        young: bool = Parameter(default=False, description="Count decisions whose attention may still run"),
+    ) -> PolicyReport:
+        async with turn:
+            return await policy_report(services, release, since, until, placement, clip, young)
+
+    return Router("/v1/reports", route_handlers=[learning, policy], guards=[scope_guard(services)])
 
 
 async def _read_catalog(request: Request[Any, Any, Any]) -> Catalog:

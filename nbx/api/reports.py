@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -21,8 +22,14 @@ from nbx.api.schemas import (
 )
 from nbx.api.wiring import Services
 from nbx.audit.history import latest_decisions, timeline, view_decision
+from nbx.audit.judging import Maturity, Question, asked_plan
+from nbx.audit.learning import Evidence, LearningReport, LearningTally
 from nbx.audit.metrics import totals
+from nbx.audit.policy_report import PolicyReport, PolicyTally
+from nbx.audit.reading import read_log, releases_in, window
+from nbx.catalog.plan import Plan
 from nbx.decision.explain import explain
+from nbx.decision.goals import unpack_goal
 from nbx.decision.record import unpack_factors
 from nbx.decision.replay import replay
 from nbx.errors import NotReady, Unknown
@@ -30,7 +37,7 @@ from nbx.experience.entries import FACTORS, Entry
 from nbx.experience.lifecycle import decode_open
 from nbx.experience.relationship import relationship_features
 from nbx.features.keys import partition_keys
-from nbx.features.state import decode_state
+from nbx.features.state import ERASED, decode_state
 from nbx.features.store import versioned
 from nbx.ids import checked_id, decision_ref, partition_of
 
@@ -51,9 +58,13 @@ async def decision_report(services: Services, decision_id: str) -> DecisionRepor
         values = np.frombuffer(entry.x, dtype=np.float32)
         x = dict(zip(plan.layout.columns, values.tolist(), strict=True))
         _, table = unpack_factors(entry)
+        goal = unpack_goal(entry)
+        goals = [None] * len(entry.actions) if goal is None else goal.reached.tolist()
         candidates = tuple(
-            Candidate(action=action, treatment=treatment, **dict(zip(FACTORS, row, strict=True)))
-            for action, treatment, row in zip(entry.actions, entry.treatments, table.tolist(), strict=True)
+            Candidate(action=action, treatment=treatment, **dict(zip(FACTORS, row, strict=True)), goal=reached)
+            for action, treatment, row, reached in zip(
+                entry.actions, entry.treatments, table.tolist(), goals, strict=True
+            )
         )
     return DecisionReport(
         decision_id=decision_id,
@@ -61,6 +72,7 @@ async def decision_report(services: Services, decision_id: str) -> DecisionRepor
         x=x,
         candidates=candidates,
         slots=_named(view.slots.slots) if view.slots is not None else None,
+        goal=_named(view.slots.goal) if view.slots is not None else None,
         replay=replay(entry),
     )
 
@@ -71,9 +83,9 @@ async def customer_report(services: Services, customer_id: str, count: int) -> C
     partitions = services.settings.partitions
     key = partition_keys(partition_of(customer_id, partitions)).customer(customer_id)
     (packed,) = await services.store.read([key], TIMEOUT_MS)
-    if packed is None:
-        raise Unknown(f"customer {customer_id} is not known here", field="customer_id", code="customer_unknown")
     version, struct = versioned(packed)
+    if struct is None or struct == ERASED:
+        raise Unknown(f"customer {customer_id} is not known here", field="customer_id", code="customer_unknown")
     state = decode_state(struct)
     plan = services.serving.plan()
     now_ms = services.clock.now_ms()
@@ -88,6 +100,51 @@ async def customer_report(services: Services, customer_id: str, count: int) -> C
         exposures=state.exposures,
         timeline=[_brief(entry) for entry in await timeline(services.store, customer_id, partitions, count)],
     )
+
+
+async def learning_report(services: Services, since: str, until: str) -> LearningReport:
+    """Tell how learning goes; the log is read and summed up beside the event loop."""
+    now_ms = services.clock.now_ms()
+    span = window(since, until, now_ms)
+    plan, model = services.serving.current()
+    tally = LearningTally(span)
+    async for entries in read_log(services.store, services.settings.partitions, span.since_ms, now_ms):
+        await asyncio.to_thread(tally.take, entries)
+    report = await asyncio.to_thread(tally.report)
+    by_group: dict[str, float] = {}
+    for group, observations in zip(plan.action_groups, model.evidence.tolist(), strict=True):
+        by_group[group] = by_group.get(group, 0.0) + observations
+    lags = [value for _, value in totals().get("nbx_learner_lag_seconds", [])]
+    return msgspec.structs.replace(
+        report,
+        release=plan.release,
+        snapshot=model.version,
+        step=model.step,
+        learner_lag_s=max(lags, default=None),
+        evidence=tuple(
+            Evidence(name=name, observations=observations)
+            for name, observations in zip(plan.action_names, model.evidence.tolist(), strict=True)
+        ),
+        group_evidence=tuple(Evidence(name=name, observations=count) for name, count in sorted(by_group.items())),
+    )
+
+
+async def policy_report(
+    services: Services, release: int, since: str, until: str, placement: str, clip: float | None, young: bool
+) -> PolicyReport:
+    """Tell what a release would have done; the log is read and summed up beside the event loop."""
+    now_ms = services.clock.now_ms()
+    plan = await asked_plan(services.store, release)
+    if placement and placement not in plan.placements:
+        raise Unknown(f"release {release} has no placement {placement}", field="placement", code="placement_unknown")
+    question = Question(window(since, until, now_ms), plan, placement)
+    plans: dict[int, Plan] = {}
+    tally = PolicyTally(question, Maturity(now_ms, young=young), plans.__getitem__)
+    async for entries in read_log(services.store, services.settings.partitions, question.span.since_ms, now_ms):
+        for number in releases_in(entries) - plans.keys():
+            plans[number] = await services.serving.plan_of(number)
+        await asyncio.to_thread(tally.take, entries)
+    return await asyncio.to_thread(tally.report, release, clip)
 
 
 async def live(services: Services) -> Live:

@@ -48,6 +48,8 @@ class Candidate(Struct, frozen=True, kw_only=True):
     experience: float
     probability: float
     utility: float
+    goal: float | None = None
+    """Chance of the placement's goal; None when it has none."""
 
 
 class DecisionReport(Struct, frozen=True, kw_only=True):
@@ -61,6 +63,8 @@ class DecisionReport(Struct, frozen=True, kw_only=True):
     candidates: tuple[Candidate, ...]
     slots: list[dict[str, Any]] | None
     """None: no longer open to correction."""
+    goal: dict[str, Any] | None
+    """Where the decision's goal stands; None: it has none, or is no longer open to correction."""
     replay: Replay
 
 

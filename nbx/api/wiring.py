@@ -15,6 +15,7 @@ from nbx.decision.recovery import recover
 from nbx.decision.service import DecisionService
 from nbx.decision.serving import Serving
 from nbx.errors import NbxError, Unavailable
+from nbx.experience.erasure import ErasureService
 from nbx.experience.service import EventService
 from nbx.features.connection import RedisConnection
 from nbx.features.keys import KEYS_VERSION
@@ -36,6 +37,7 @@ class Services:
     serving: Serving
     decisions: DecisionService
     events: EventService
+    erasures: ErasureService
     keys: KeyRing
     admin: Redis
     """redis-py client for what is not hot."""
@@ -124,6 +126,7 @@ def wire(settings: Settings) -> Services:
         events=EventService(
             store, serving.plan, clock, partitions=settings.partitions, dedupe_ms=ttl_ms, observe=observe_outcome
         ),
+        erasures=ErasureService(store, serving.plan, clock, partitions=settings.partitions),
         keys=KeyRing(is_open=settings.auth == "off"),
         admin=Redis.from_url(settings.effective_redis_url),
     )

@@ -36,6 +36,19 @@ SNAPSHOT = Gauge("nbx_snapshot_version", "Version of the model snapshot last pub
 LEARNER_LAG_S = Gauge(
     "nbx_learner_lag_seconds", "Age of the last outcome learned, when it was learned", multiprocess_mode="max"
 )
+SIGNAL_LOST = Gauge(
+    "nbx_signal_lost", "1 while a placement lost its `seen` events and teaches nothing", ["placement"],
+    multiprocess_mode="mostrecent",
+)  # fmt: skip
+SIGNAL_SEEN_RATIO = Gauge(
+    "nbx_signal_seen_ratio", "Share of some 20 latest answers with a reported `seen`", ["placement"],
+    multiprocess_mode="mostrecent",
+)  # fmt: skip
+NOT_TAUGHT = Counter(
+    "nbx_not_taught_total",
+    "Outcomes that taught less than their cause allows: exposure not reported (unseen), or placement paused",
+    ["placement", "reason"],
+)
 TIMERS = Counter("nbx_timers_total", "Timers run")
 
 _decisions = lru_cache(maxsize=4096)(DECISIONS.labels)

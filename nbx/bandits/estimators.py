@@ -158,5 +158,9 @@ class BayesianLinearRegression(_Columns, base.Regressor):
 
 def moderated(mean: float, variance: float) -> float:
     """Approximate E[σ(z)] for z ~ N(mean, variance); see `kernels.response_probability`."""
-    z = mean / math.sqrt(1.0 + math.pi * variance / 8.0)
+    return sigmoid(mean / math.sqrt(1.0 + math.pi * variance / 8.0))
+
+
+def sigmoid(z: float) -> float:
+    """Return 1 / (1 + exp(−z))."""
     return 1.0 / (1.0 + math.exp(-max(z, -700.0)))

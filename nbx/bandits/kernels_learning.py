@@ -127,6 +127,8 @@ def learn_logistic(
     if not (math.isfinite(m) and math.isfinite(q)):
         return math.nan, math.nan
     tau, nu = logistic_site(m, q, y, weight)
+    if not math.isfinite(nu):
+        return math.nan, math.nan
     _add_site(x, g, m, q, tau * decay, nu * decay, keep, lam, eta, mean, cov)
     return tau, nu
 
@@ -138,7 +140,7 @@ def learn_linear(
     """Learn one number with Gaussian noise of this precision; otherwise as `learn_logistic`."""
     g = np.empty(len(x))
     m, q = project(x, mean, cov, g)
-    if not (math.isfinite(m) and math.isfinite(q)):
+    if not (math.isfinite(m) and math.isfinite(q) and math.isfinite(precision * y)):
         return math.nan, math.nan
     _add_site(x, g, m, q, precision * decay, precision * y * decay, keep, lam, eta, mean, cov)
     return precision, precision * y
@@ -227,6 +229,142 @@ def refresh(ridge: float, prior: F64, prior_eta: F64, lam: F64, eta: F64, mean: 
             mean[i] += cov[k, i] * f
 
 
+@_compile
+def _covariance(lam: F64, diagonal: F64, out: F64) -> float:
+    """Fill out = (lam + diag(diagonal))⁻¹, symmetric to the bit; return the logarithm of the determinant of the sum."""
+    d = len(diagonal)
+    u = lam.copy()
+    least = diagonal[0]
+    for i in range(d):
+        u[i, i] += diagonal[i]
+        least = min(least, diagonal[i])
+    _factor(u, least)
+    inverse = _invert(u)
+    out[:] = 0.0
+    for k in range(d):
+        for i in range(k + 1):
+            f = inverse[k, i]
+            for j in range(i + 1):
+                out[i, j] += f * inverse[k, j]
+    log_determinant = 0.0
+    for i in range(d):
+        log_determinant += 2.0 * math.log(u[i, i])
+        for j in range(i):
+            out[j, i] = out[i, j]
+    return log_determinant
+
+
+@_compile
+def message(lam: F64, eta: F64, deviation: F64, out: F64, out_eta: F64) -> float:
+    """Integrate an action's deviations out: what its sites say about the group's weights.
+
+    Parameters
+    ----------
+    lam, eta
+        float64[d, d] and [d], the action's sums of sites.
+    deviation
+        float64[d] > 0, variances of its deviations.
+    out, out_eta
+        float64[d, d] and [d], overwritten: precision and natural mean of the message.
+
+    Returns
+    -------
+    float
+        Its part of the log evidence, nats.
+    """
+    d = len(eta)
+    inverse = 1.0 / deviation
+    cov = np.empty((d, d))
+    log_determinant = _covariance(lam, inverse, cov)
+    quadratic = 0.0
+    for i in range(d):
+        mean = 0.0
+        for j in range(d):
+            mean += cov[i, j] * eta[j]
+            out[i, j] = -inverse[i] * cov[i, j] * inverse[j]
+        out[i, i] += inverse[i]
+        out_eta[i] = inverse[i] * mean
+        quadratic += mean * eta[i]
+        log_determinant += math.log(deviation[i])
+    part: float = 0.5 * (quadratic - log_determinant)
+    return part
+
+
+@_compile
+def widen(precision: F64, eta: F64, deviation: F64, out: F64, out_eta: F64) -> None:
+    """Add deviations to the group's weights: natural parameters of N(P⁻¹h, P⁻¹ + D).
+
+    Parameters
+    ----------
+    precision, eta
+        P float64[d, d] and h [d] of the group's weights.
+    deviation
+        float64[d] > 0.
+    out, out_eta
+        float64[d, d] and [d], overwritten.
+    """
+    d = len(eta)
+    inverse = 1.0 / deviation
+    cov = np.empty((d, d))
+    _covariance(precision, inverse, cov)
+    for i in range(d):
+        mean = 0.0
+        for j in range(d):
+            mean += cov[i, j] * eta[j]
+            out[i, j] = -inverse[i] * cov[i, j] * inverse[j]
+        out[i, i] += inverse[i]
+        out_eta[i] = inverse[i] * mean
+
+
+@_compile
+def half_quadratic(precision: F64, eta: F64) -> float:
+    """Return ½ h'P⁻¹h − ½ ln|P| for P float64[d, d] and h [d]."""
+    d = len(eta)
+    cov = np.empty((d, d))
+    log_determinant = _covariance(precision, np.zeros(d), cov)
+    total = 0.0
+    for i in range(d):
+        for j in range(d):
+            total += eta[i] * cov[i, j] * eta[j]
+    part: float = 0.5 * (total - log_determinant)
+    return part
+
+
+@_compile
+def track(offsets: F64, keep: F64, prior: float, logit: float, y: float, memory: float, scores: F64) -> None:
+    """Score offsets of the log-odds on one answer, then let them learn it.
+
+    Parameters
+    ----------
+    offsets
+        float64[2, n], updated in place: each offset, and the precision it has beyond its prior.
+    keep
+        float64[n] in (0, 1], what each keeps of its evidence per answer.
+    prior
+        Precision of every offset's prior N(0, 1/prior), > 0.
+    logit
+        What was predicted without an offset.
+    y
+        0..1, the answer.
+    memory
+        What the scores keep per answer.
+    scores
+        float64[n], updated in place: nats by which each offset predicted better than none.
+    """
+    z = max(min(logit, 30.0), -30.0)
+    plain = y * z - math.log1p(math.exp(z))
+    for k in range(len(keep)):
+        b = offsets[0, k]
+        moved = max(min(z + b, 30.0), -30.0)
+        scores[k] = memory * scores[k] + (y * moved - math.log1p(math.exp(moved)) - plain)
+        p = 1.0 / (1.0 + math.exp(-moved))
+        evidence = keep[k] * offsets[1, k]
+        faded = keep[k] * (offsets[1, k] + prior) * b / (evidence + prior)
+        precision = evidence + p * (1.0 - p)
+        offsets[0, k] = faded + (y - p) / (precision + prior)
+        offsets[1, k] = precision
+
+
 def warm_up() -> None:
     """Compile (or load from the cache) every kernel with the types the learner uses."""
     lam, cov = np.zeros((2, 2)), np.eye(2)
@@ -236,3 +374,7 @@ def warm_up() -> None:
     learn_linear(x, 1.0, 1.0, 1.0, 1.0, lam, eta, mean, cov)
     subtract_site(x, 1.0, 1.0, lam, eta, mean, cov)
     refresh(1.0, lam, eta, lam, eta, mean, cov)
+    message(lam, eta, x, cov, mean)
+    widen(np.eye(2), eta, x, cov, mean)
+    half_quadratic(np.eye(2), eta)
+    track(np.zeros((2, 2)), x, 1.0, 0.0, 1.0, 1.0, np.zeros(2))

@@ -1,26 +1,28 @@
 """The learner as a pure fold: observations in, sites out. No store, no clock, no process.
 
-Every action has two River estimators, one for the response and one for experience points. The state after n
-observations depends on these observations and their order alone: an action's response model takes up its siblings'
-evidence as prior on its own 1st, 65th, 129th … observation, never when a snapshot happens to be made. A snapshot pools
-anew on the side and leaves the learner untouched, so it may be taken at any time without changing what is learned next.
+Every action has two River estimators, one for the response and one for experience points, with priors from its group
+(`pooling`), a watch for change (`drift`) and a mean value. The state after n observations depends on these observations
+and their order alone: priors are computed anew, variances and exploration judged, at counts of observations, never when
+a snapshot happens to be made. A snapshot copies what is there, so it may be taken at any time.
 
-A checkpoint holds sums, derived mean and covariance and counters, to the bit: a learner restored from it continues as
-if it had never stopped. Columns are the union over all releases' layouts; what a release lacks is 0.
+A checkpoint holds sums, derived mean and covariance, priors and counters, to the bit: a learner restored from it
+continues as if it had never stopped. Columns are the union over all releases' layouts; what a release lacks is 0.
+Column 0 is the constant.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 import numpy as np
-from river import metrics, stats
 
-from nbx.bandits import kernels_learning, pooling
-from nbx.bandits.estimators import BayesianLinearRegression, BayesianLogisticRegression, moderated
-from nbx.bandits.posterior import Posterior, PosteriorState, Site, pack_upper
+from nbx import limits
+from nbx.bandits import drift, exploration, kernels_learning, pooling
+from nbx.bandits.estimators import BayesianLinearRegression, BayesianLogisticRegression, sigmoid
+from nbx.bandits.posterior import LARGEST, Posterior, PosteriorState, Site, pack_upper, unpack_upper
+from nbx.bandits.progress import Progress, ProgressiveMetrics
 from nbx.bandits.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -28,13 +30,19 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from nbx.bandits.kernels import F64
+    from nbx.bandits.kernels import F32, F64
 
-FORMAT = "nbx-learner/1"
-REPOOL_EVERY = 64
-"""Observations of an action between two looks at its siblings: they matter most while it has few of its own."""
-WINDOW = 2048
-"""Latest predictions kept for progressive metrics: a standard error of 0.01 on an acceptance rate."""
+FORMAT = "nbx-learner/2"
+FIRST_POOL = 8
+"""Observations of a group before its priors are computed, and at least between two times."""
+GROWTH = 1.25
+"""Priors and variances are computed anew when a group's observations have grown by a quarter…"""
+OFTEN = 1024
+"""…or by so many, whichever comes first: what changed since matters less and less, but never nothing."""
+SETTLED = 64
+"""Observations of a group before its variances are judged, and of all before exploration is."""
+TRACKED = 100.0
+"""Evidence of an action before its predictions may say that the world drifts: before, they drift by learning."""
 
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +66,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     experience_weight: float = 1.0
     value: float | None = None
     """Money the acceptance was worth, as reported; None when nobody said."""
+    competes: bool = True
+    """Whether actions of this group are chosen among; others do not say how much to explore."""
 
 
 class LearnedSites(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,53 +81,68 @@ class LearnedSites(msgspec.Struct, frozen=True, kw_only=True):
     """Money that was added to the action's mean value."""
 
 
-class ProgressiveMetrics(msgspec.Struct, frozen=True, kw_only=True):
-    """How the latest predictions did, each made before its outcome was learned; NaN when there were none."""
-
-    count: int
-    """Responses in the window."""
-    log_loss: float
-    roc_auc: float
-    accuracy: float
-    response_rate: float
-    predicted_rate: float
-    experience_mae: float
-    """Points."""
-
-
 class _ActionState(msgspec.Struct, frozen=True, kw_only=True):
     action: str
     group: str
+    competes: bool
     response: PosteriorState
     experience: PosteriorState
     value_sum: float
     value_count: int
+    residuals: bytes
+    changes: int
+    offsets: bytes
+
+
+class _GroupState(msgspec.Struct, frozen=True, kw_only=True):
+    members: list[str]
+    """In the order in which their evidence is added up: another order would round differently."""
+    response: pooling.Spread
+    experience: pooling.Spread
+    learned: int
+    pool_at: int
+    fresh_response: tuple[bytes, bytes]
+    fresh_experience: tuple[bytes, bytes]
 
 
 class _LearnerState(msgspec.Struct, frozen=True, kw_only=True):
     format: str
-    prior_precision: float
+    pooled: bool
+    adaptive: bool
     forgetting: float
     noise_precision: float
-    kappa: float
     step: int
     columns: list[str]
     layouts: dict[int, tuple[str, ...]]
     actions: list[_ActionState]
-    groups: dict[str, list[str]]
-    """Members in the order in which their evidence is added up: another order would round differently."""
+    groups: dict[str, _GroupState]
+    half_life: drift.HalfLifeState
+    exploration: float
+    judge_at: int
+    contexts: bytes
+    x_sum: bytes
+    x_count: int
     window: bytes
 
 
 class _Models:
-    """The two models of one action."""
+    """What is known of one action."""
 
-    def __init__(self, group: str, response: BayesianLogisticRegression, experience: BayesianLinearRegression) -> None:
+    def __init__(self, group: str, forgetting: float, noise_precision: float, competes: bool) -> None:
+        prior = {"prior_precision": pooling.RIDGE, "forgetting": forgetting}
         self.group = group
-        self.response = response
-        self.experience = experience
+        self.competes = competes
+        self.response = BayesianLogisticRegression(**prior)
+        self.experience = BayesianLinearRegression(**prior, noise_precision=noise_precision)
         self.value_sum = 0.0
         self.value_count = 0
+        self.detector = drift.ChangeDetector()
+        self.changes = 0
+        self.offsets = drift.offsets()
+
+    @property
+    def posteriors(self) -> tuple[Posterior, Posterior]:
+        return self.response.posterior, self.experience.posterior
 
     @property
     def mean_value(self) -> float:
@@ -132,13 +157,19 @@ class _Models:
                 self.value_count += sign
 
 
-class _GroupRows:
-    """A group's rows of a snapshot: one for each action, the last for an action never seen."""
+class _Group:
+    """Actions that learn from each other."""
 
-    def __init__(self, mean: F64, cov: F64, experience: F64) -> None:
-        self.mean = mean.astype("<f4")
-        self.cov = cov.astype("<f4")
-        self.experience = experience.astype("<f4")
+    def __init__(self, d: int) -> None:
+        self.members: list[str] = []
+        self.response = self.experience = pooling.Spread()
+        self.learned = 0
+        self.pool_at = FIRST_POOL
+        self.fresh_response = self.fresh_experience = pooling.priors([], pooling.Spread(), d)[0]
+
+    def grow(self, d: int) -> None:
+        self.fresh_response = _grown(self.fresh_response, d, _alone(self.response))
+        self.fresh_experience = _grown(self.fresh_experience, d, _alone(self.experience))
 
 
 class Learner:
@@ -146,14 +177,14 @@ class Learner:
 
     Parameters
     ----------
-    prior_precision
-        λ of every model's prior, > 0.
+    pooled
+        Whether actions start from their siblings; False leaves every action to itself.
+    adaptive
+        Whether models forget when the world changes: detectors and half-lives of `drift`.
     forgetting
-        γ in (0, 1], per observation of an action.
+        γ in (0, 1], per observation of an action, as long as nothing else was calibrated.
     noise_precision
         1/variance of experience points, > 0.
-    kappa
-        Observations an action's siblings count for at most, > 0.
 
     Examples
     --------
@@ -173,25 +204,29 @@ class Learner:
     def __init__(
         self,
         *,
-        prior_precision: float = 1.0,
+        pooled: bool = True,
+        adaptive: bool = True,
         forgetting: float = 1.0,
         noise_precision: float = 1.0,
-        kappa: float = pooling.KAPPA,
     ) -> None:
-        if not kappa > 0.0:
-            raise ValueError(f"kappa: {kappa} is not positive")
-        self.prior_precision = prior_precision
+        self.pooled = pooled
+        self.adaptive = adaptive
         self.forgetting = forgetting
         self.noise_precision = noise_precision
-        self.kappa = kappa
+        self.exploration = exploration.START
+        """Calibrated scale of exploration."""
         self.step = 0
         self.columns: list[str] = []
         self.layouts: dict[int, tuple[str, ...]] = {}
         self._at: dict[int, NDArray[np.int64]] = {}
         self._models: dict[str, _Models] = {}
-        self._groups: dict[str, list[str]] = {}
-        self._rows: dict[str, _GroupRows] = {}
-        self._window = np.full((WINDOW, 4), np.nan)
+        self._groups: dict[str, _Group] = {}
+        self._half_life = drift.HalfLife()
+        self._judge_at = SETTLED
+        self._contexts = np.zeros((exploration.CONTEXTS, 0), np.float32)
+        self._x_sum = np.zeros(0)
+        self._x_count = 0
+        self._progress = Progress()
 
     def register_layout(self, release: int, columns: Sequence[str]) -> None:
         """Say which columns a release's x has; new ones are added to every model at their prior.
@@ -213,11 +248,17 @@ class Learner:
                 self.columns.append(name)
         self.layouts[release] = layout
         self._at[release] = np.array([known[name] for name in layout], np.int64)
-        if any(models.response.posterior.d != len(self.columns) for models in self._models.values()):
+        d = len(self.columns)
+        more = d - self._contexts.shape[1]
+        if more:
+            self._contexts = np.pad(self._contexts, ((0, 0), (0, more)))
+            self._x_sum = np.pad(self._x_sum, (0, more))
+            for group in self._groups.values():
+                group.grow(d)
             for models in self._models.values():
-                models.response.posterior.grow(len(self.columns))
-                models.experience.posterior.grow(len(self.columns))
-            self._rows.clear()
+                group = self._groups[models.group]
+                models.response.posterior.grow(d, _alone(group.response))
+                models.experience.posterior.grow(d, _alone(group.experience))
 
     def learn(self, observation: Observation, previous: LearnedSites | None) -> LearnedSites:
         """Learn one observation; correct the previous revision of the same key first.
@@ -237,8 +278,8 @@ class Learner:
         Raises
         ------
         ValueError
-            When the layout is unknown, x does not fit it or is not finite, or `previous` is not revision − 1 of the
-            same key; nothing was learned then.
+            When the layout is unknown, x does not fit it or is not finite, a target is out of range, or `previous` is
+            not revision − 1 of the same key; nothing was learned then.
         """
         if previous is not None and (previous.key, previous.revision) != (observation.key, observation.revision - 1):
             raise ValueError(
@@ -246,15 +287,23 @@ class Learner:
                 f"{observation.revision} of {observation.key!r}"
             )
         x = self._vector(observation)
-        self._check_targets(observation)
-        models = self._models_of(observation)
+        _check_targets(observation)
+        if previous is None and not _teaches(observation):
+            return LearnedSites(key=observation.key, revision=observation.revision, response=None, experience=None)
+        models = self._join(observation)
         old = previous or LearnedSites(key="", revision=-1, response=None, experience=None)
         response = self._learn_response(models, x, observation, old.response)
         experience = self._learn_experience(models, x, observation, old.experience)
-        value = observation.value if observation.response == 1 else None
+        value = observation.value if observation.response == 1 and response is not None else None
         models.add_value(value, old.value)
         self.step += 1
-        self._rows.pop(models.group, None)
+        self._count(x, int(bool(response or experience)) - int(bool(old.response or old.experience)))
+        group = self._groups[models.group]
+        group.learned += 1
+        if group.learned >= group.pool_at:
+            self._pool(group)
+        if self.step >= self._judge_at:
+            self._judge_exploration()
         return LearnedSites(
             key=observation.key, revision=observation.revision, response=response, experience=experience, value=value
         )
@@ -265,12 +314,12 @@ class Learner:
         if models is None:
             return
         x = self._vector(observation)
-        for model, site in ((models.response, sites.response), (models.experience, sites.experience)):
+        for posterior, site in zip(models.posteriors, (sites.response, sites.experience), strict=True):
             if site is not None:
-                model.posterior.unlearn(x, site)
+                posterior.unlearn(x, site)
         models.add_value(None, sites.value)
+        self._count(x, -int(bool(sites.response or sites.experience)))
         self.step += 1
-        self._rows.pop(models.group, None)
 
     @property
     def evidence(self) -> dict[str, float]:
@@ -281,66 +330,55 @@ class Learner:
     def group_evidence(self) -> dict[str, float]:
         """The same for each group."""
         evidence = self.evidence
-        return {group: sum(evidence[action] for action in members) for group, members in self._groups.items()}
+        return {name: sum(evidence[action] for action in group.members) for name, group in self._groups.items()}
+
+    @property
+    def spreads(self) -> dict[str, pooling.Spread]:
+        """How far the responses of each group's actions differ."""
+        return {name: group.response for name, group in self._groups.items()}
+
+    @property
+    def half_life(self) -> float:
+        """Calibrated half-life of evidence in observations of an action; infinite while the world stands still."""
+        gamma = self._half_life.forgetting
+        return math.inf if gamma == 1.0 else math.log(0.5) / math.log(gamma)
 
     def metrics(self) -> ProgressiveMetrics:
-        """Compute River's metrics over the latest `WINDOW` predictions; 10 ms, so not for every observation."""
-        log_loss, roc_auc, accuracy, mae = metrics.LogLoss(), metrics.ROCAUC(), metrics.Accuracy(), metrics.MAE()
-        rate, predicted = stats.Mean(), stats.Mean()
-        start = self.step % WINDOW
-        for p, y, points_predicted, points in np.roll(self._window, -start, axis=0).tolist():
-            if not math.isnan(y):
-                answer = y > 0.5
-                log_loss.update(answer, p)
-                roc_auc.update(answer, p)
-                accuracy.update(answer, p > 0.5)
-                rate.update(y)
-                predicted.update(p)
-            if not math.isnan(points):
-                mae.update(points, points_predicted)
-        seen = int(rate.n)
-        has_points = bool(np.isfinite(self._window[:, 3]).any())
-        return ProgressiveMetrics(
-            count=seen,
-            log_loss=float(log_loss.get()) if seen else math.nan,
-            roc_auc=float(roc_auc.get()) if seen else math.nan,
-            accuracy=float(accuracy.get()) if seen else math.nan,
-            response_rate=float(rate.get()) if seen else math.nan,
-            predicted_rate=float(predicted.get()) if seen else math.nan,
-            experience_mae=float(mae.get()) if has_points else math.nan,
-        )
+        """Compute River's metrics over the latest predictions; 10 ms, so not for every observation."""
+        return self._progress.metrics(self.step)
 
     def snapshot(self, version: int, step: int) -> Snapshot:
-        """Pool and refresh what changed since the last snapshot; learning is not affected.
+        """Copy every model; learning is not affected.
 
         Returns
         -------
         Snapshot
             Actions by group in order of first appearance.
         """
-        for group in self._groups:
-            if group not in self._rows:
-                self._rows[group] = self._group_rows(group)
-        rows = [self._rows[group] for group in self._groups]
-        actions = [action for members in self._groups.values() for action in members]
-        evidence = self.evidence
+        actions = [action for group in self._groups.values() for action in group.members]
+        models = [self._models[action] for action in actions]
+        fresh = [self._derived(group.fresh_response) for group in self._groups.values()]
+        points = [self._derived(group.fresh_experience)[0] for group in self._groups.values()]
         return Snapshot(
             version=version,
             step=step,
             columns=list(self.columns),
             actions=actions,
-            groups=[self._models[action].group for action in actions],
-            mean=b"".join(row.mean[:-1].tobytes() for row in rows),
-            cov_packed=b"".join(row.cov[:-1].tobytes() for row in rows),
-            experience=b"".join(row.experience[:-1].tobytes() for row in rows),
-            evidence=[evidence[action] for action in actions],
+            groups=[each.group for each in models],
+            mean=b"".join(_packed(each.response.posterior.mean) for each in models),
+            cov_packed=b"".join(_packed(pack_upper(each.response.posterior.cov)) for each in models),
+            experience=b"".join(_packed(each.experience.posterior.mean) for each in models),
+            evidence=[each.response.posterior.evidence for each in models],
             group_names=list(self._groups),
-            group_mean=b"".join(row.mean[-1].tobytes() for row in rows),
-            group_cov=b"".join(row.cov[-1].tobytes() for row in rows),
-            group_experience=b"".join(row.experience[-1].tobytes() for row in rows),
-            prior_precision=self.prior_precision,
-            values=[self._models[action].mean_value for action in actions],
-            value_counts=[float(self._models[action].value_count) for action in actions],
+            group_mean=b"".join(_packed(mean) for mean, _ in fresh),
+            group_cov=b"".join(_packed(pack_upper(cov)) for _, cov in fresh),
+            group_experience=b"".join(_packed(mean) for mean in points),
+            prior_precision=1.0,
+            values=[each.mean_value for each in models],
+            value_counts=[float(each.value_count) for each in models],
+            exploration=self.exploration,
+            half_life=self.half_life,
+            changes=[each.changes for each in models],
         )
 
     def checkpoint(self) -> bytes:
@@ -348,10 +386,10 @@ class Learner:
         return msgspec.msgpack.encode(
             _LearnerState(
                 format=FORMAT,
-                prior_precision=self.prior_precision,
+                pooled=self.pooled,
+                adaptive=self.adaptive,
                 forgetting=self.forgetting,
                 noise_precision=self.noise_precision,
-                kappa=self.kappa,
                 step=self.step,
                 columns=self.columns,
                 layouts=self.layouts,
@@ -359,21 +397,42 @@ class Learner:
                     _ActionState(
                         action=action,
                         group=models.group,
+                        competes=models.competes,
                         response=models.response.posterior.encode(),
                         experience=models.experience.posterior.encode(),
                         value_sum=models.value_sum,
                         value_count=models.value_count,
+                        residuals=models.detector.encode(),
+                        changes=models.changes,
+                        offsets=models.offsets.tobytes(),
                     )
                     for action, models in self._models.items()
                 ],
-                groups=self._groups,
-                window=self._window.tobytes(),
+                groups={
+                    name: _GroupState(
+                        members=group.members,
+                        response=group.response,
+                        experience=group.experience,
+                        learned=group.learned,
+                        pool_at=group.pool_at,
+                        fresh_response=_encoded(group.fresh_response),
+                        fresh_experience=_encoded(group.fresh_experience),
+                    )
+                    for name, group in self._groups.items()
+                },
+                half_life=self._half_life.encode(),
+                exploration=self.exploration,
+                judge_at=self._judge_at,
+                contexts=self._contexts.tobytes(),
+                x_sum=self._x_sum.tobytes(),
+                x_count=self._x_count,
+                window=self._progress.encode(),
             )
         )
 
     @classmethod
     def restore(cls, data: bytes) -> Self:
-        """Rebuild a learner that continues bit for bit.
+        """Rebuild a learner from a checkpoint, to the bit.
 
         Raises
         ------
@@ -381,28 +440,43 @@ class Learner:
             When the bytes are not a checkpoint or of another format.
         """
         try:
+            named = msgspec.msgpack.decode(data, type=dict[str, msgspec.Raw])
+            found = msgspec.msgpack.decode(named.get("format", msgspec.Raw(b"\xc0")))
+            if found != FORMAT:
+                raise ValueError(f"checkpoint: format {found!r}, this version reads {FORMAT!r}")
             state = msgspec.msgpack.decode(data, type=_LearnerState)
         except msgspec.DecodeError as error:
             raise ValueError(f"checkpoint: not readable: {error}") from error
-        if state.format != FORMAT:
-            raise ValueError(f"checkpoint: format {state.format!r}, this version reads {FORMAT!r}")
         learner = cls(
-            prior_precision=state.prior_precision,
+            pooled=state.pooled,
+            adaptive=state.adaptive,
             forgetting=state.forgetting,
             noise_precision=state.noise_precision,
-            kappa=state.kappa,
         )
-        learner.step = state.step
+        learner.step, learner.exploration, learner._judge_at = state.step, state.exploration, state.judge_at
         learner.columns = list(state.columns)
+        d = len(learner.columns)
+        learner._contexts = np.frombuffer(state.contexts, np.float32).reshape(exploration.CONTEXTS, d).copy()
+        learner._x_sum, learner._x_count = np.frombuffer(state.x_sum).copy(), state.x_count
         for release, columns in state.layouts.items():
             learner.register_layout(release, columns)
-        for saved in state.actions:
-            models = learner._join(saved.action, saved.group)
-            models.response.posterior = Posterior.decode(saved.response)
-            models.experience.posterior = Posterior.decode(saved.experience)
-            models.value_sum, models.value_count = saved.value_sum, saved.value_count
-        learner._groups = {group: list(members) for group, members in state.groups.items()}
-        learner._window = np.frombuffer(state.window).reshape(WINDOW, 4).copy()
+        for name, saved in state.groups.items():
+            group = learner._groups[name] = _Group(d)
+            group.members = list(saved.members)
+            group.response, group.experience = saved.response, saved.experience
+            group.learned, group.pool_at = saved.learned, saved.pool_at
+            group.fresh_response = _decoded(saved.fresh_response, d)
+            group.fresh_experience = _decoded(saved.fresh_experience, d)
+        for kept in state.actions:
+            models = _Models(kept.group, state.forgetting, state.noise_precision, kept.competes)
+            models.response.posterior = Posterior.decode(kept.response)
+            models.experience.posterior = Posterior.decode(kept.experience)
+            models.value_sum, models.value_count = kept.value_sum, kept.value_count
+            models.detector, models.changes = drift.ChangeDetector(kept.residuals), kept.changes
+            models.offsets = np.frombuffer(kept.offsets).reshape(2, -1).copy()
+            learner._models[kept.action] = models
+        learner._half_life = drift.HalfLife(state.half_life)
+        learner._progress = Progress.decode(state.window)
         return learner
 
     def _vector(self, observation: Observation) -> F64:
@@ -419,42 +493,31 @@ class Learner:
             raise ValueError("x: not finite")
         return vector
 
-    @staticmethod
-    def _check_targets(observation: Observation) -> None:
-        if observation.response not in (None, 0, 1):
-            raise ValueError(f"response: {observation.response} is not 0, 1 or None")
-        if not math.isfinite(observation.value or 0.0):
-            raise ValueError(f"value: {observation.value} is not a finite number")
-        if not math.isfinite(observation.experience):
-            raise ValueError(f"experience: {observation.experience} is not a finite number")
-        for name in ("response_weight", "experience_weight"):
-            weight = getattr(observation, name)
-            if not (weight >= 0.0 and math.isfinite(weight)):
-                raise ValueError(f"{name}: {weight} is not a finite number ≥ 0")
-
-    def _join(self, action: str, group: str) -> _Models:
+    def _join(self, observation: Observation) -> _Models:
         """Return an action's models, made when it is new, moved when its group changed."""
-        models = self._models.get(action)
+        models = self._models.get(observation.action)
+        if models is not None and models.group == observation.group:
+            return models
+        d = len(self.columns)
+        group = self._groups.setdefault(observation.group, _Group(d))
+        group.members.append(observation.action)
         if models is None:
-            prior = {"prior_precision": self.prior_precision, "forgetting": self.forgetting}
-            models = _Models(
-                group,
-                BayesianLogisticRegression(**prior),
-                BayesianLinearRegression(**prior, noise_precision=self.noise_precision),
-            )
-            models.response.posterior.grow(len(self.columns))
-            models.experience.posterior.grow(len(self.columns))
-            self._models[action] = models
-            self._groups.setdefault(group, []).append(action)
-        elif models.group != group:
-            self._groups[models.group].remove(action)
-            self._rows.pop(models.group, None)
-            self._groups.setdefault(group, []).append(action)
-            models.group = group
+            forgetting = min(self.forgetting, self._half_life.forgetting)
+            models = _Models(observation.group, forgetting, self.noise_precision, observation.competes)
+            for posterior in models.posteriors:
+                posterior.grow(d)
+            self._models[observation.action] = models
+        else:
+            self._groups[models.group].members.remove(observation.action)
+            models.group = observation.group
+        for posterior, prior in zip(models.posteriors, (group.fresh_response, group.fresh_experience), strict=True):
+            posterior.swap_prior(prior.precision, prior.eta)
         return models
 
-    def _models_of(self, observation: Observation) -> _Models:
-        return self._join(observation.action, observation.group)
+    def _count(self, x: F64, change: int) -> None:
+        """Take a customer into the centre when an observation begins to teach (1), out when it stops (−1)."""
+        self._x_sum += change * x
+        self._x_count += change
 
     def _learn_response(self, models: _Models, x: F64, observation: Observation, old: Site | None) -> Site | None:
         posterior = models.response.posterior
@@ -462,10 +525,15 @@ class Learner:
             if old is not None:
                 posterior.unlearn(x, old)
             return None
-        if old is None and posterior.observations % REPOOL_EVERY == 0:
-            self._repool(models)
         if observation.revision == 0:
-            self._window[self.step % WINDOW, :2] = moderated(*posterior.predict(x)), observation.response
+            mean, variance = posterior.predict(x)
+            logit = mean / math.sqrt(1.0 + math.pi * variance / 8.0)
+            p = sigmoid(logit)
+            if observation.competes:
+                self._progress.response(self.step, p, observation.response)
+                self._contexts[self.step % exploration.CONTEXTS] = x
+            if self.adaptive:
+                self._watch(models, logit, observation.response - p, observation.response)
         return models.response.learn_vector(x, observation.response, observation.response_weight, replaces=old)
 
     def _learn_experience(self, models: _Models, x: F64, observation: Observation, old: Site | None) -> Site | None:
@@ -475,39 +543,111 @@ class Learner:
                 posterior.unlearn(x, old)
             return None
         if observation.revision == 0:
-            self._window[self.step % WINDOW, 2:] = posterior.predict(x)[0], observation.experience
+            self._progress.experience(self.step, posterior.predict(x)[0], observation.experience)
         return models.experience.learn_vector(x, observation.experience, observation.experience_weight, replaces=old)
 
-    def _repool(self, models: _Models) -> None:
-        members = self._groups[models.group]
-        if len(members) > 1:
-            group = pooling.total((_sums(self._models[name].response.posterior) for name in members), len(self.columns))
-            own = _sums(models.response.posterior)
-            models.response.posterior.swap_prior(*pooling.leave_one_out(group, own, self.kappa))
+    def _watch(self, models: _Models, logit: float, residual: float, y: int) -> None:
+        """Look for change in what an action's model got wrong, and forget what no longer holds."""
+        evidence = models.response.posterior.evidence
+        holds = models.detector.update(residual)
+        keep = drift.share_to_keep(holds, evidence) if holds else 1.0
+        if keep < 1.0:
+            for posterior in models.posteriors:
+                posterior.forget(keep)
+            models.offsets[:] = 0.0
+            models.changes += 1
+            self._groups[models.group].pool_at = 0
+        elif evidence >= TRACKED and self._half_life.update(models.offsets, logit, y, len(self._models)):
+            for each in self._models.values():
+                for posterior in each.posteriors:
+                    posterior.forgetting = min(self.forgetting, self._half_life.forgetting)
 
-    def _group_rows(self, group: str) -> _GroupRows:
-        members = [self._models[action] for action in self._groups[group]]
-        response = [models.response.posterior for models in members]
-        experience = [models.experience.posterior for models in members]
-        mean, cov = self._pooled(response)
-        points, _ = self._pooled(experience)
-        return _GroupRows(mean, cov, points)
-
-    def _pooled(self, posteriors: list[Posterior]) -> tuple[F64, F64]:
-        """Mean and packed covariance of each posterior under its siblings' prior, then of one never seen."""
+    def _pool(self, group: _Group) -> None:
+        """Judge how far the group's actions differ, and give each the prior that follows from the others."""
         d = len(self.columns)
-        own = [_sums(posterior) for posterior in posteriors]
-        group = pooling.total(own, d)
-        own.append(pooling.total([], d))
-        means = np.empty((len(own), d))
-        covs = np.empty((len(own), d * (d + 1) // 2))
-        cov = np.empty((d, d))
-        for k, part in enumerate(own):
-            prior = pooling.leave_one_out(group, part, self.kappa)
-            kernels_learning.refresh(self.prior_precision, *prior, part[0], part[1], means[k], cov)
-            covs[k] = pack_upper(cov)
-        return means, covs
+        group.pool_at = group.learned + _until_next(group.learned, len(group.members), d)
+        members = [self._models[action] for action in group.members]
+        centre = self._x_sum / max(self._x_count, 1)
+        response = [_sums(models.response.posterior, centre) for models in members]
+        experience = [_sums(models.experience.posterior, centre) for models in members]
+        how: dict[str, Any] = {"alone": not self.pooled, "centre": centre}
+        if group.learned >= SETTLED:
+            group.response = pooling.calibrated(response, group.response, d)
+            group.experience = pooling.calibrated(experience, group.experience, d)
+        *of_response, group.fresh_response = pooling.priors(response, group.response, d, **how)
+        *of_experience, group.fresh_experience = pooling.priors(experience, group.experience, d, **how)
+        for models, first, second in zip(members, of_response, of_experience, strict=True):
+            models.response.posterior.swap_prior(first.precision, first.eta)
+            models.experience.posterior.swap_prior(second.precision, second.eta)
+
+    def _judge_exploration(self) -> None:
+        self._judge_at = self.step + max(SETTLED, min(self.step, 8 * OFTEN))
+        competing = [
+            m.response.posterior for m in self._models.values() if m.competes and m.response.posterior.evidence
+        ]
+        if len(competing) < 2:
+            return
+        x = self._contexts.astype(np.float64)
+        x = x[x.any(axis=1)]
+        means = np.stack([x @ posterior.mean for posterior in competing], axis=1)
+        variances = np.stack([((x @ posterior.cov) * x).sum(axis=1) for posterior in competing], axis=1)
+        sds: F32 = np.sqrt(np.maximum(variances, 0.0)).astype(np.float32)
+        self.exploration = exploration.calibrated(self.exploration, means.astype(np.float32), sds)
+
+    def _derived(self, prior: pooling.Prior) -> tuple[F64, F64]:
+        """Mean and covariance of a prior."""
+        d = len(self.columns)
+        mean, cov = np.empty(d), np.empty((d, d))
+        kernels_learning.refresh(pooling.RIDGE, prior.precision, prior.eta, np.zeros((d, d)), np.zeros(d), mean, cov)
+        return mean, cov
 
 
-def _sums(posterior: Posterior) -> pooling.Sums:
-    return posterior.sites_precision, posterior.sites_mean, posterior.evidence
+def _until_next(learned: int, members: int, d: int) -> int:
+    """Observations until a group is pooled again: costs at most 1 ms per observation early and 1 µs late."""
+    cost_us = 0.005 * members * d**3
+    return int(max(FIRST_POOL, cost_us / 1000.0, min((GROWTH - 1.0) * learned, max(OFTEN, cost_us))))
+
+
+def _check_targets(observation: Observation) -> None:
+    if observation.response not in (None, 0, 1):
+        raise ValueError(f"response: {observation.response} is not 0, 1 or None")
+    for name in ("experience", "value"):
+        if not abs(getattr(observation, name) or 0.0) <= limits.MONEY:
+            raise ValueError(f"{name}: {getattr(observation, name)} is not a number up to {limits.MONEY:g} in size")
+    for name in ("response_weight", "experience_weight"):
+        weight = getattr(observation, name)
+        if not 0.0 <= weight <= LARGEST:
+            raise ValueError(f"{name}: {weight} is not in 0..{LARGEST:g}")
+
+
+def _teaches(observation: Observation) -> bool:
+    response = observation.response is not None and observation.response_weight > 0.0
+    return response or observation.experience_weight > 0.0
+
+
+def _sums(posterior: Posterior, centre: F64) -> pooling.Sums:
+    return *pooling.recentred(posterior.sites_precision, posterior.sites_mean, centre), posterior.evidence
+
+
+def _alone(spread: pooling.Spread) -> float:
+    """Prior precision of a column that nobody has seen yet."""
+    return float(pooling.priors([], spread, 2)[0].precision[1, 1]) + pooling.RIDGE
+
+
+def _grown(prior: pooling.Prior, d: int, precision: float) -> pooling.Prior:
+    before = len(prior.eta)
+    wide = np.pad(prior.precision, (0, d - before))
+    np.fill_diagonal(wide[before:, before:], precision - pooling.RIDGE)
+    return pooling.Prior(wide, np.pad(prior.eta, (0, d - before)))
+
+
+def _encoded(prior: pooling.Prior) -> tuple[bytes, bytes]:
+    return pack_upper(prior.precision).tobytes(), prior.eta.tobytes()
+
+
+def _decoded(packed: tuple[bytes, bytes], d: int) -> pooling.Prior:
+    return pooling.Prior(unpack_upper(packed[0], d), np.frombuffer(packed[1]).copy())
+
+
+def _packed(array: F64) -> bytes:
+    return array.astype("<f4").tobytes()

@@ -2,9 +2,12 @@
 
 Λ = Λ0 + Λs and η = η0 + ηs, where Λs and ηs are sums of sites (τ x xᵀ, ν x). Because the prior is separate,
 
-- forgetting is Λs ← γΛs, ηs ← γηs: exactly Λ ← γΛ + (1 − γ)Λ0;
-- late truth subtracts the old site times γ^age and adds the true one at the same age;
+- forgetting is Λs ← γΛs, ηs ← γηs: exactly Λ ← γΛ + (1 − γ)Λ0, whatever γ is from one observation to the next;
+- late truth subtracts what is left of the old site and adds the true one at the same age;
 - merging adds; the prior can be swapped at any time.
+
+`log_kept` sums ln γ over all that was forgotten. A site remembers where it stood when it was learned, so what is left
+of it is exp(log_kept − site.at), also after forgetting at several rates and all at once.
 
 The sums are exact (up to rounding) for any order and any γ. Mean and covariance are derived: rank-one updates in
 between, Cholesky every `refresh_every` updates. A rank-one update cannot express forgetting, so `refresh_every` shrinks
@@ -15,6 +18,7 @@ which it was linearised; what is exact for it is the sum of the sites on record.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING, Self
 
 import msgspec
@@ -23,12 +27,16 @@ import numpy as np
 from nbx.bandits import kernels_learning
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from nbx.bandits.kernels import F64
 
 REFRESH_EVERY = 256
 """Rank-one updates between two Cholesky refreshes: rounding stays below 1e-10, the cost below a tenth of an update."""
 DECAY_SLACK = 0.02
 """Share of the evidence that may be forgotten before mean and covariance notice."""
+LARGEST = 1e50
+"""Weights and numbers that are learned, in size: sums of their products with x stay finite."""
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,8 +47,8 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     nu: float
     weight: float
     """Evidence it counted for, in observations."""
-    age_index: int
-    """Observations of the posterior when it was learned, itself included."""
+    at: float
+    """`log_kept` of the posterior when it was learned, ≤ 0."""
 
 
 class PosteriorState(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +59,7 @@ class PosteriorState(msgspec.Struct, frozen=True, kw_only=True):
     forgetting: float
     observations: int
     evidence: float
+    log_kept: float
     updates_since_refresh: int
     sites_precision: bytes
     sites_mean: bytes
@@ -61,21 +70,28 @@ class PosteriorState(msgspec.Struct, frozen=True, kw_only=True):
     prior_eta: bytes
 
 
+@lru_cache(maxsize=32)
+def upper(d: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and columns of the upper triangle of a [d, d] matrix, by rows."""
+    return np.triu_indices(d)
+
+
 def pack_upper(matrix: F64) -> F64:
-    """Return the upper triangle by rows of float64[d, d] as float64[d(d+1)/2].
+    """Return upper triangles by rows of float64[..., d, d] as float64[..., d(d+1)/2].
 
     Examples
     --------
     >>> pack_upper(np.array([[1.0, 2.0], [2.0, 3.0]])).tolist()
     [1.0, 2.0, 3.0]
     """
-    return matrix[np.triu_indices(len(matrix))]
+    return matrix[(..., *upper(matrix.shape[-1]))]
 
 
-def _unpack_upper(data: bytes, d: int) -> F64:
-    matrix = np.zeros((d, d))
-    matrix[np.triu_indices(d)] = np.frombuffer(data)
-    return np.asarray(np.triu(matrix) + np.triu(matrix, 1).T)
+def unpack_upper(data: bytes, d: int) -> F64:
+    """Return the symmetric float64[d, d] whose `pack_upper` these bytes are."""
+    matrix = np.empty((d, d))
+    matrix[upper(d)] = matrix.T[upper(d)] = np.frombuffer(data)
+    return matrix
 
 
 class Posterior:
@@ -111,11 +127,9 @@ class Posterior:
         self.d = d
         self.prior_precision = prior_precision
         self.forgetting = forgetting
-        self.refresh_every = REFRESH_EVERY
-        if forgetting < 1.0:
-            self.refresh_every = max(1, min(REFRESH_EVERY, int(math.log1p(-DECAY_SLACK) / math.log(forgetting))))
         self.observations = 0
         self.evidence = 0.0
+        self.log_kept = 0.0
         self.updates_since_refresh = 0
         self.sites_precision = np.zeros((d, d))
         self.sites_mean = np.zeros(d)
@@ -123,6 +137,19 @@ class Posterior:
         self.cov = np.eye(d) / prior_precision
         self._prior: F64 | None = None
         self._prior_eta: F64 | None = None
+
+    @property
+    def forgetting(self) -> float:
+        """Return γ; it may be set at any time and holds from the next observation on."""
+        return self._forgetting
+
+    @forgetting.setter
+    def forgetting(self, forgetting: float) -> None:
+        self._forgetting = forgetting
+        self._log_forgetting = math.log(forgetting)
+        self.refresh_every = REFRESH_EVERY
+        if forgetting < 1.0:
+            self.refresh_every = max(1, min(REFRESH_EVERY, int(math.log1p(-DECAY_SLACK) / self._log_forgetting)))
 
     def predict(self, x: F64) -> tuple[float, float]:
         """Compute mean and variance of x·w for x float64[d]."""
@@ -156,21 +183,21 @@ class Posterior:
         self, x: F64, y: float, weight: float = 1.0, *, noise_precision: float = 1.0, replaces: Site | None = None
     ) -> Site:
         """Learn one number y = x·w + noise; parameters as in `learn_logistic`, noise_precision > 0 is 1/variance."""
-        if not math.isfinite(y):
-            raise ValueError(f"y: {y} is not a finite number")
+        if not abs(y) <= LARGEST:
+            raise ValueError(f"y: {y} is not a number up to {LARGEST:g} in size")
         return self._learn(x, y, weight, noise_precision, replaces)
 
     def _learn(self, x: F64, y: float, weight: float, noise_precision: float | None, replaces: Site | None) -> Site:
         self._check(x)
-        if not (weight >= 0.0 and math.isfinite(weight)):
-            raise ValueError(f"weight: {weight} is not a finite number ≥ 0")
+        if not 0.0 <= weight <= LARGEST:
+            raise ValueError(f"weight: {weight} is not in 0..{LARGEST:g}")
         if replaces is not None:
             self.unlearn(x, replaces)
         if weight == 0.0:
-            return Site(tau=0.0, nu=0.0, weight=0.0, age_index=self.observations)
-        keep, decay, age_index = self.forgetting, 1.0, self.observations + 1
+            return Site(tau=0.0, nu=0.0, weight=0.0, at=self.log_kept)
+        keep, decay, at = self.forgetting, 1.0, self.log_kept + self._log_forgetting
         if replaces is not None:
-            keep, decay, age_index = 1.0, self._decay(replaces), replaces.age_index
+            keep, decay, at = 1.0, self._decay(replaces), replaces.at
         state = (keep, decay, self.sites_precision, self.sites_mean, self.mean, self.cov)
         if noise_precision is None:
             tau, nu = kernels_learning.learn_logistic(x, y, weight, *state)
@@ -179,12 +206,14 @@ class Posterior:
         if math.isnan(tau):
             raise ValueError("x: not finite, or too large to square")
         self.evidence = keep * self.evidence + decay * weight
-        self.observations = max(self.observations, age_index)
+        if replaces is None:
+            self.observations += 1
+            self.log_kept = at
         self._count_update()
-        return Site(tau=tau, nu=nu, weight=weight, age_index=age_index)
+        return Site(tau=tau, nu=nu, weight=weight, at=at)
 
     def unlearn(self, x: F64, site: Site) -> None:
-        """Subtract what is left of a site: γ^age of it, age in observations."""
+        """Subtract what is left of a site."""
         self._check(x)
         if site.tau == 0.0 and site.nu == 0.0:
             return
@@ -198,6 +227,16 @@ class Posterior:
             self._count_update()
         else:
             self.refresh()
+
+    def forget(self, keep: float) -> None:
+        """Forget at once: leave the share `keep`, in (0, 1], of all evidence."""
+        if not 0.0 < keep <= 1.0:
+            raise ValueError(f"keep: {keep} is not in (0, 1]")
+        self.sites_precision *= keep
+        self.sites_mean *= keep
+        self.evidence *= keep
+        self.log_kept += math.log(keep)
+        self.refresh()
 
     def merge(self, other: Posterior) -> None:
         """Add the evidence of another posterior with the same prior; exact without forgetting."""
@@ -214,8 +253,8 @@ class Posterior:
         self._prior, self._prior_eta = precision, eta
         self.refresh()
 
-    def grow(self, d: int) -> None:
-        """Add columns, at their prior; a smaller d changes nothing."""
+    def grow(self, d: int, precision: float | None = None) -> None:
+        """Add columns with prior N(0, 1/precision), None: λ, independent of the others; a smaller d changes nothing."""
         more = d - self.d
         if more <= 0:
             return
@@ -223,10 +262,14 @@ class Posterior:
         self.sites_mean = np.pad(self.sites_mean, (0, more))
         self.mean = np.pad(self.mean, (0, more))
         self.cov = np.pad(self.cov, (0, more))
-        np.fill_diagonal(self.cov[self.d :, self.d :], 1.0 / self.prior_precision)
+        precision = self.prior_precision if precision is None else precision
+        np.fill_diagonal(self.cov[self.d :, self.d :], 1.0 / precision)
+        if self._prior is None and precision != self.prior_precision:
+            self._prior, self._prior_eta = np.zeros((self.d, self.d)), np.zeros(self.d)
         if self._prior is not None and self._prior_eta is not None:
             self._prior = np.pad(self._prior, (0, more))
             self._prior_eta = np.pad(self._prior_eta, (0, more))
+            np.fill_diagonal(self._prior[self.d :, self.d :], precision - self.prior_precision)
         self.d = d
 
     def refresh(self) -> None:
@@ -246,6 +289,7 @@ class Posterior:
             forgetting=self.forgetting,
             observations=self.observations,
             evidence=self.evidence,
+            log_kept=self.log_kept,
             updates_since_refresh=self.updates_since_refresh,
             sites_precision=pack_upper(self.sites_precision).tobytes(),
             sites_mean=self.sites_mean.tobytes(),
@@ -261,13 +305,14 @@ class Posterior:
         posterior = cls(state.d, prior_precision=state.prior_precision, forgetting=state.forgetting)
         posterior.observations = state.observations
         posterior.evidence = state.evidence
+        posterior.log_kept = state.log_kept
         posterior.updates_since_refresh = state.updates_since_refresh
-        posterior.sites_precision = _unpack_upper(state.sites_precision, state.d)
+        posterior.sites_precision = unpack_upper(state.sites_precision, state.d)
         posterior.sites_mean = np.frombuffer(state.sites_mean).copy()
         posterior.mean = np.frombuffer(state.mean).copy()
-        posterior.cov = _unpack_upper(state.cov, state.d)
+        posterior.cov = unpack_upper(state.cov, state.d)
         if state.prior:
-            posterior._prior = _unpack_upper(state.prior, state.d)
+            posterior._prior = unpack_upper(state.prior, state.d)
             posterior._prior_eta = np.frombuffer(state.prior_eta).copy()
         return posterior
 
@@ -276,7 +321,7 @@ class Posterior:
             raise ValueError(f"x: shape {x.shape} where ({self.d},) is expected")
 
     def _decay(self, site: Site) -> float:
-        return float(self.forgetting ** max(self.observations - site.age_index, 0))
+        return math.exp(min(self.log_kept - site.at, 0.0))
 
     def _count_update(self) -> None:
         self.updates_since_refresh += 1

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from nbx.bandits import exploration
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -52,8 +54,12 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Mean money per acceptance of each action, of those that were reported; 0 without."""
     value_counts: list[float]
     """Acceptances behind it."""
-    exploration: float = 1.0
-    """Calibrated multiplier of the exploration scale."""
+    exploration: float
+    """Calibrated scale of exploration."""
+    half_life: float
+    """Of evidence, in observations of an action; infinite while the world stands still."""
+    changes: list[int]
+    """How often each action's memory was cut because its answers changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +81,8 @@ class BoundModel:
     version: int
     """Of the snapshot; 0 is the prior."""
     step: int
-    exploration: float = 1.0
-    """Calibrated multiplier of the exploration scale."""
+    exploration: float = exploration.START
+    """Calibrated scale of exploration, a multiple of posterior standard deviations."""
 
 
 def encode(snapshot: Snapshot) -> bytes:
@@ -112,8 +118,8 @@ def decode_snapshot(data: bytes) -> Snapshot:
         size = len(getattr(snapshot, name))
         if size != 4 * count:
             raise ValueError(f"snapshot: {name} has {size} bytes where {4 * count} are expected")
-    per_action = (snapshot.groups, snapshot.evidence, snapshot.values, snapshot.value_counts)
-    if any(len(column) != actions for column in per_action):  # type: ignore[arg-type]
+    per_action = (snapshot.groups, snapshot.evidence, snapshot.values, snapshot.value_counts, snapshot.changes)
+    if any(len(column) != actions for column in per_action):
         raise ValueError("snapshot: groups, evidence and values need one entry per action")
     return snapshot
 
@@ -170,18 +176,18 @@ def bind(
     at = np.array([known.get(name, -1) for name in columns], np.int64)
     here = np.flatnonzero(at >= 0)
     there = at[here]
-    both = (at[upper[0]] >= 0) & (at[upper[1]] >= 0)
-    packed = source.packed_index[at[upper[0]][both], at[upper[1]][both]]
-    for k, (action, group) in enumerate(zip(actions, groups, strict=True)):
-        row = source.row(action, group)
-        if row is None:
-            continue
-        mean[k, here] = source.mean[row, there]
-        experience[k, here] = source.experience[row, there]
-        cov[k, both] = source.cov[row, packed]
-        evidence[k] = source.evidence[row]
-        if row < len(snapshot.actions):
-            value[k], value_count[k] = snapshot.values[row], snapshot.value_counts[row]
+    rows = np.array([source.row(*named) for named in zip(actions, groups, strict=True)], np.int64)
+    found = np.flatnonzero(rows >= 0)
+    rows = rows[found]
+    if list(columns) == snapshot.columns:
+        mean[found], experience[found], cov[found] = source.mean[rows], source.experience[rows], source.cov[rows]
+    else:
+        both = np.flatnonzero((at[upper[0]] >= 0) & (at[upper[1]] >= 0))
+        packed = source.packed_index[at[upper[0][both]], at[upper[1][both]]]
+        mean[np.ix_(found, here)] = source.mean[np.ix_(rows, there)]
+        experience[np.ix_(found, here)] = source.experience[np.ix_(rows, there)]
+        cov[np.ix_(found, both)] = source.cov[np.ix_(rows, packed)]
+    evidence[found], value[found], value_count[found] = source.counts[:, rows]
     return BoundModel(
         mean=mean,
         cov_packed=cov,
@@ -204,7 +210,10 @@ class _Rows:
         self.mean = np.frombuffer(snapshot.mean + snapshot.group_mean, "<f4").reshape(-1, d)
         self.experience = np.frombuffer(snapshot.experience + snapshot.group_experience, "<f4").reshape(-1, d)
         self.cov = np.frombuffer(snapshot.cov_packed + snapshot.group_cov, "<f4").reshape(-1, packed)
-        self.evidence = snapshot.evidence + [0.0] * len(snapshot.group_names)
+        groups = [0.0] * len(snapshot.group_names)
+        per_action = (snapshot.evidence, snapshot.values, snapshot.value_counts)
+        self.counts = np.array([column + groups for column in per_action], np.float32)
+        """float32[3, rows]: evidence, mean value, acceptances behind it."""
         self.packed_index = np.zeros((d, d), np.int64)
         upper = np.triu_indices(d)
         self.packed_index[upper] = np.arange(packed)
@@ -212,7 +221,7 @@ class _Rows:
         self._actions = {name: k for k, name in enumerate(snapshot.actions)}
         self._groups = {name: k for k, name in enumerate(snapshot.group_names, start=len(snapshot.actions))}
 
-    def row(self, action: str, group: str) -> int | None:
-        """Where an action's model is: its own, else its group's, else nowhere."""
+    def row(self, action: str, group: str) -> int:
+        """Where an action's model is: its own, else its group's, else nowhere, −1."""
         row = self._actions.get(action)
-        return self._groups.get(group) if row is None else row
+        return self._groups.get(group, -1) if row is None else row

@@ -7,18 +7,19 @@ Both are functions of the model, so a catalog that never was YAML (a test, an im
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from msgspec import Struct
 
 from nbx import limits
 from nbx.catalog.conditions import KEYWORDS, RELATIONSHIP, REQUEST, comparisons, did_you_mean
+from nbx.catalog.model import OutcomeName
 from nbx.features.schema import Aggregate, Feature
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from nbx.catalog.model import Action, Catalog, DefaultChoice
+    from nbx.catalog.model import Action, Catalog, DefaultChoice, Goal
 
 RESERVED_FEATURES = frozenset(RELATIONSHIP)
 """Names of features that every catalog has without declaring them."""
@@ -26,6 +27,8 @@ BUILT_IN_WIDTH = 1 + len(RELATIONSHIP)
 """Columns of x that are not declared: the intercept and one per relationship feature."""
 NONE = "none"
 """The choice to stay silent; no action may be called that."""
+SLOT_EVENTS = frozenset(get_args(OutcomeName)) | {"delivered", "seen", "skipped", "unsuitable", "no_time"}
+"""Events of a slot, which silence cannot have: no goal may be one of them."""
 
 
 class Finding(Struct, frozen=True, kw_only=True):
@@ -116,8 +119,19 @@ def _placement_faults(catalog: Catalog) -> Iterator[Finding]:
                 f"must have at most {limits.CANDIDATES} actions, has {candidates[placement.name]}: split the placement"
             )
             yield _fault(path, "too_many_candidates", text)
+        if placement.goal is not None:
+            yield from _goal_faults(f"{path}.goal", placement.goal, catalog.attribution_ms)
         if placement.default is not None:
             yield from _default_faults(f"{path}.default", placement.name, placement.default, actions)
+
+
+def _goal_faults(path: str, goal: Goal, attribution_ms: int) -> Iterator[Finding]:
+    if goal.event in SLOT_EVENTS:
+        text = f"`{goal.event}` happens to an action that was shown, never to silence: name a behaviour event"
+        yield _fault(f"{path}.event", "goal_event", text)
+    if goal.within_ms > attribution_ms:
+        text = "is longer than the catalog's attribution, after which events of a decision no longer count: shorten it"
+        yield _fault(f"{path}.within", "goal_too_late", text)
 
 
 def _default_faults(path: str, placement: str, choice: DefaultChoice, actions: dict[str, Action]) -> Iterator[Finding]:

@@ -51,6 +51,17 @@ class DefaultChoice(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     treatment: str
 
 
+class Goal(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a customer may do after a decision, whatever it held: silence has an outcome too."""
+
+    event: str
+    """Type of a behaviour event."""
+    within_ms: int
+    """After the decision."""
+    value: float
+    """Worth of reaching it for the company, money, > 0."""
+
+
 class Placement(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A spot that asks for actions."""
 
@@ -65,6 +76,9 @@ class Placement(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     attention_ms: int = 1_800_000
     """Seen and unanswered by then: ignored."""
     default: DefaultChoice | None = None
+    stakes: float = 0.0
+    """0..1: exploration is scaled by 1 − stakes; at 1 nothing is tried out here."""
+    goal: Goal | None = None
 
 
 class Group(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -85,7 +99,9 @@ class Action(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     topic: str = ""
     """Topic of obligations and concerns; the group's when empty."""
     value: float = 0.0
-    """Worth of an acceptance for the company, money, ≥ 0."""
+    """Worth of an acceptance for the company, money, ≥ 0; when it is learned, what is expected before any report."""
+    value_strength: float = 0.0
+    """Reported acceptances that `value` counts for when the worth is learned; 0: it is not, `value` holds."""
     customer_value: float = 0.0
     """Worth of an acceptance for the customer, money."""
     gives: tuple[str, ...] = ()
@@ -134,7 +150,7 @@ class Exploration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     floor: float = 0.01
     """Share of every choice spread evenly over candidates and none, for safe off-policy use."""
     scale: float = 1.0
-    """Multiplies posterior standard deviations; 1: Thompson sampling."""
+    """Multiplies the exploration that the learner calibrates, itself a multiple of posterior standard deviations."""
 
 
 class Catalog(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

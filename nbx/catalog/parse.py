@@ -34,6 +34,7 @@ from nbx.catalog.model import (
     DefaultChoice,
     ExperiencePolicy,
     Exploration,
+    Goal,
     Group,
     Impressions,
     Limit,
@@ -54,6 +55,8 @@ DEPTH = 32
 """Levels of nesting: the catalog needs eight, the rest is for content."""
 NODES = 250_000
 """Values and keys in one file: some 4,500 actions; reading them takes about a second."""
+VALUE_STRENGTH = 10.0
+"""Acceptances that the prior of a learned value counts for, unless said otherwise."""
 FINDINGS = 1000
 """Findings reported at once; more are counted."""
 DURATION_MS = 3650 * 86_400_000
@@ -180,7 +183,8 @@ def scale_durations(catalog: Catalog, factor: float, *, least_attention_ms: int)
             scaled(each.delivery_ms, least_attention_ms),
             scaled(each.attention_ms, least_attention_ms),
         )
-        return replace(each, delivery_ms=delivery, attention_ms=attention)
+        goal = each.goal and replace(each.goal, within_ms=scaled(each.goal.within_ms))
+        return replace(each, delivery_ms=delivery, attention_ms=attention, goal=goal)
 
     def action(each: Action) -> Action:
         attention = scaled(each.attention_ms, least_attention_ms)
@@ -720,7 +724,7 @@ def _categories(read: _Reader, node: _Node) -> tuple[str, ...]:
 
 
 def _placement(read: _Reader, name: str, node: _Node) -> Placement:
-    known = ("channel", "impressions", "slots", "delivery", "attention", "default")
+    known = ("channel", "impressions", "slots", "delivery", "attention", "default", "stakes", "goal")
     fields = read.fields(node, known, required=("channel", "impressions"))
     plain = Placement(name=name, channel=read.name(fields.get("channel")), impressions="reported")
     default = None
@@ -735,6 +739,20 @@ def _placement(read: _Reader, name: str, node: _Node) -> Placement:
         delivery_ms=read.duration(fields.get("delivery"), plain.delivery_ms),
         attention_ms=read.duration(fields.get("attention"), plain.attention_ms),
         default=default,
+        stakes=read.number(fields.get("stakes"), plain.stakes, least=0.0, most=1.0),
+        goal=_goal(read, fields.get("goal")),
+    )
+
+
+def _goal(read: _Reader, node: _Node | None) -> Goal | None:
+    if node is None or node.kind == "broken" or _is_nothing(node):
+        return None
+    known = ("event", "within", "value")
+    fields = read.fields(node, known, required=known)
+    return Goal(
+        event=_property(read, fields.get("event")),
+        within_ms=read.duration(fields.get("within"), 1),
+        value=read.above_zero(fields.get("value"), 1.0),
     )
 
 
@@ -770,12 +788,14 @@ def _action(read: _Reader, name: str, node: _Node) -> Action:
         "attention", "owner", "treatments",
     )  # fmt: skip
     fields = read.fields(node, known, required=("group", "treatments"))
+    value, value_strength = _value(read, fields.get("value"))
     return Action(
         name=name,
         group=read.name(fields.get("group")),
         action_class=read.choice(fields.get("class"), get_args(ActionClass), "promotional"),
         topic=read.name(fields.get("topic")),
-        value=read.number(fields.get("value"), 0.0, least=0.0),
+        value=value,
+        value_strength=value_strength,
         customer_value=read.number(fields.get("customer_value"), 0.0),
         gives=tuple(read.name(item) for item in read.items(fields.get("gives"))),
         asks=tuple(read.name(item) for item in read.items(fields.get("asks"))),
@@ -786,6 +806,15 @@ def _action(read: _Reader, name: str, node: _Node) -> Action:
         treatments=tuple(_treatment(read, word, each) for word, each in read.named(fields.get("treatments"))),
         owner=read.text(fields.get("owner")),
     )
+
+
+def _value(read: _Reader, node: _Node | None) -> tuple[float, float]:
+    """Return a declared value, or what is expected of a learned one and for how many acceptances that counts."""
+    if node is None or node.kind != "map":
+        return read.number(node, 0.0, least=0.0), 0.0
+    fields = read.fields(node, ("prior", "strength"), required=("prior",))
+    prior = read.number(fields.get("prior"), 0.0, least=0.0)
+    return prior, read.above_zero(fields.get("strength"), VALUE_STRENGTH)
 
 
 def _eligible(read: _Reader, node: _Node | None) -> str:

@@ -24,9 +24,21 @@ from nbx.catalog.model import (
     OutcomeName,
     Pause,
     Placement,
+    Treatment,
 )
 from nbx.features.schema import Aggregate
 from nbx.features.vector import Resolver, VectorLayout
+
+
+def goal_model(placement: str, action: str) -> tuple[str, str]:
+    """Return name and group of the model that tells how likely a placement's goal is after an action (empty: silence).
+
+    Examples
+    --------
+    >>> goal_model("hero", "")
+    ('goal:hero/none', 'goal:hero')
+    """
+    return f"goal:{placement}/{action or 'none'}", f"goal:{placement}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +108,12 @@ class PlacementPlan:
     """Encoded JSON of each treatment's content (msgspec.Raw)."""
     position: dict[str, int]
     value: NDArray[np.float32]
+    learned: NDArray[np.int64]
+    """Positions of the actions whose value is learned."""
+    strength: NDArray[np.float64]
+    """(len(learned),) acceptances their `value` counts for, > 0."""
+    goal_rows: NDArray[np.int32]
+    """(n + 1,) rows of the goal's model per action, last is silence's; empty without a goal."""
     context_weight: NDArray[np.float32]
     lever: NDArray[np.float32]
     promotional: NDArray[np.bool_]
@@ -128,24 +146,49 @@ class Plan:
         self.resolver = Resolver(catalog.features)
         self.context_features = {f.name: f for f in catalog.features if f.origin == "context"}
         self.profile_features = {f.name: f for f in catalog.features if f.origin == "profile"}
-        self.action_names = tuple(action.name for action in catalog.actions)
-        self.action_groups = tuple(action.group for action in catalog.actions)
+        rows = [(action.name, action.group) for action in catalog.actions]
+        goal_rows = {}
+        for placement in catalog.placements:
+            goals = _goal_models(catalog, placement)
+            goal_rows[placement.name] = np.arange(len(rows), len(rows) + len(goals), dtype=np.int32)
+            rows += goals
+        self.action_names = tuple(name for name, _ in rows)
+        """Names of models: every action, then those of the goals; `action_groups` has their groups."""
+        self.action_groups = tuple(group for _, group in rows)
         self.exploration: Exploration = catalog.exploration
         sources = list(dict.fromkeys(a.eligible for a in catalog.actions if a.eligible))
         self.conditions: tuple[Condition, ...] = tuple(compile_condition(source) for source in sources)
         number = {source: i for i, source in enumerate(sources)}
-        self.placements = {p.name: _placement_plan(catalog, p, self.conditions, number) for p in catalog.placements}
+        self.placements = {
+            p.name: _placement_plan(catalog, p, self.conditions, number, goal_rows[p.name]) for p in catalog.placements
+        }
 
 
-def _placement_plan(
-    catalog: Catalog, placement: Placement, conditions: tuple[Condition, ...], condition_number: dict[str, int]
-) -> PlacementPlan:
-    shown = [
+def _shown(catalog: Catalog, placement: Placement) -> list[tuple[int, Action, Treatment]]:
+    """Return what can be shown on a placement, in catalog order."""
+    return [
         (row, action, treatment)
         for row, action in enumerate(catalog.actions)
         for treatment in action.treatments
         if placement.name in treatment.placements
     ]
+
+
+def _goal_models(catalog: Catalog, placement: Placement) -> list[tuple[str, str]]:
+    if placement.goal is None:
+        return []
+    return [goal_model(placement.name, name) for name in (*(a.name for _, a, _ in _shown(catalog, placement)), "")]
+
+
+def _placement_plan(
+    catalog: Catalog,
+    placement: Placement,
+    conditions: tuple[Condition, ...],
+    condition_number: dict[str, int],
+    goal_rows: NDArray[np.int32],
+) -> PlacementPlan:
+    shown = _shown(catalog, placement)
+    learned = [position for position, (_, action, _) in enumerate(shown) if action.value_strength]
     actions = tuple(action for _, action, _ in shown)
     needed: dict[int, list[int]] = defaultdict(list)
     for position, action in enumerate(actions):
@@ -161,6 +204,9 @@ def _placement_plan(
         content=tuple(msgspec.Raw(msgspec.json.encode(treatment.content)) for _, _, treatment in shown),
         position={action.name: position for position, action in enumerate(actions)},
         value=np.array([action.value for action in actions], dtype=np.float32),
+        learned=np.array(learned, dtype=np.int64),
+        strength=np.array([actions[position].value_strength for position in learned], dtype=np.float64),
+        goal_rows=goal_rows,
         context_weight=ones,
         lever=ones,
         promotional=np.array([a.action_class not in ("service", "recovery", "mandatory") for a in actions], dtype=bool),

@@ -1,7 +1,9 @@
 """Utility of each candidate, in money, with every factor kept.
 
-utility = p_response · value · context_weight · lever + exchange · (1 + strain) · E[experience]; none is worth 0. The
-first term's p_response is uncertain and is sampled; the second is an expectation and shifts the whole distribution.
+utility = p_response · value · context_weight · lever + exchange · (1 + strain) · E[experience]
+          + goal value · (P(goal | action) − P(goal | none)), the last where the placement has a goal; none is worth 0.
+
+The first term's p_response is uncertain and is sampled; the others are expectations and shift the whole distribution.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from nbx.bandits import kernels
 from nbx.bandits.snapshot import BoundModel
 from nbx.catalog.plan import PlacementPlan
+from nbx.decision.goals import Goal
 from nbx.experience.entries import PolicyRecord
 
 F32 = NDArray[np.float32]
@@ -49,19 +52,36 @@ def score(x: F32, model: BoundModel, placement: PlacementPlan, positions: NDArra
     rows = placement.rows if whole else placement.rows[positions]
     mean, sd, experience = (np.empty(len(rows), dtype=np.float32) for _ in range(3))
     kernels.score(x, model.mean, model.cov_packed, model.experience, rows, mean, sd, experience)
+    value = learned_value(placement, model) if len(placement.learned) else placement.value
     return Factors(
         mean,
         sd,
-        placement.value if whole else placement.value[positions],
+        value if whole else value[positions],
         placement.context_weight if whole else placement.context_weight[positions],
         placement.lever if whole else placement.lever[positions],
         experience,
     )
 
 
-def utility(factors: Factors, policy: PolicyRecord) -> Utility:
+def learned_value(placement: PlacementPlan, model: BoundModel) -> F32:
+    """Return the worth of an acceptance of each action, float32[n]: declared, or learned from what was reported.
+
+    A learned one is the mean of prior and reports, (strength · prior + count · mean) / (strength + count), and 0 where
+    returns outweigh sales: an acceptance that costs money is not wanted, but a gain must not be negative.
+    """
+    rows, prior = placement.rows[placement.learned], placement.value[placement.learned]
+    count = model.value_count[rows].astype(np.float64)
+    mean = (placement.strength * prior + count * model.value[rows]) / (placement.strength + count)
+    value = placement.value.copy()
+    value[placement.learned] = np.maximum(mean, 0.0)
+    return value
+
+
+def utility(factors: Factors, policy: PolicyRecord, goal: Goal | None = None) -> Utility:
     """Put a price on the factors."""
     gain, shift = kernels.utility_factors(
         factors.value, factors.context_weight, factors.lever, factors.experience, policy.exchange, policy.strain
     )
+    if goal is not None:
+        shift += goal.worth()
     return Utility(gain, shift, kernels.response_probability(factors.mean, factors.sd))

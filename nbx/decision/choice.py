@@ -14,6 +14,7 @@ from nbx.catalog.plan import PlacementPlan, Plan
 from nbx.decision.arbitration import Factors, Utility, score, utility
 from nbx.decision.contact_policy import shared_limits
 from nbx.decision.eligibility import candidates
+from nbx.decision.goals import Goal, score_goal
 from nbx.decision.messages import DecideRequest
 from nbx.decision.slate import Slate, draw_slate
 from nbx.experience.entries import PolicyRecord, Removed, SharedLimit
@@ -35,6 +36,8 @@ class Choice(Struct, frozen=True, gc=False):
     policy: PolicyRecord
     shared: tuple[SharedLimit, ...]
     slate: Slate
+    goal: Goal | None = None
+    """None: the placement has none."""
 
 
 def decide(
@@ -70,15 +73,17 @@ def decide(
     positions, removed = candidates(plan, placement, state, values, relationship, request.exclude, now_ms)
     x = plan.layout.encode(values, relationship)
     factors = score(x, model, placement, positions)
+    goal = score_goal(x, model, placement, positions)
+    freedom = 1.0 - placement.placement.stakes
     policy = PolicyRecord(
         exchange=plan.rules.experience.exchange,
         strain=relationship["strain"],
-        scale=plan.exploration.scale,
-        floor=plan.exploration.floor,
+        scale=plan.exploration.scale * model.exploration * freedom,
+        floor=plan.exploration.floor * freedom,
         salt=salt,
     )
     shared = shared_limits(state, placement, positions, plan.rules, request.slots, now_ms) if request.slots > 1 else ()
-    worth = utility(factors, policy)
+    worth = utility(factors, policy, goal)
     mandatory = placement.mandatory[positions]
     slate = draw_slate(factors, worth, policy, mandatory, shared, request.slots, decision_id)
-    return Choice(placement, positions, removed, x, relationship, factors, worth, policy, shared, slate)
+    return Choice(placement, positions, removed, x, relationship, factors, worth, policy, shared, slate, goal)

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from nbx.decision.arbitration import Factors
 from nbx.decision.choice import Choice
+from nbx.decision.goals import goal_record
 from nbx.decision.messages import DecideReply, DecideRequest, SlotReply
-from nbx.experience.entries import FACTORS, DecisionEntry, RequestRecord, SlotRecord
+from nbx.experience.entries import FACTORS, DecisionEntry, GoalRecord, RequestRecord, SlotRecord
 
 
 def decision_entry(
@@ -58,12 +59,13 @@ def decision_entry(
         holdout="",
         degraded=(),
         took_us=took_us,
+        goal=_goal_record(choice),
     )
 
 
 def unpack_factors(entry: DecisionEntry) -> tuple[Factors, NDArray[np.float32]]:
     """Return the logged factors, and all logged columns as float32[n, len(FACTORS)]."""
-    table = np.frombuffer(entry.factors, dtype=np.float32).reshape(-1, len(FACTORS))
+    table = np.frombuffer(entry.factors, dtype=np.float32).reshape(len(entry.actions), len(FACTORS))
     columns = {name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(FACTORS)}
     return Factors(**{name: columns[name] for name in Factors.__struct_fields__}), table
 
@@ -90,6 +92,15 @@ def _pack_factors(choice: Choice) -> bytes:
     table[:, -2] = choice.slate.probability[:-1]
     table[:, -1] = choice.utility.expected()
     return table.tobytes()
+
+
+def _goal_record(choice: Choice) -> GoalRecord | None:
+    if choice.goal is None:
+        return None
+    slot = choice.slate.arbitrated
+    index = choice.slate.chosen[slot] if slot >= 0 else -1
+    action = choice.placement.names[choice.positions[index]] if index >= 0 else ""
+    return goal_record(choice.goal, choice.placement, action, slot)
 
 
 def _slot_records(choice: Choice, now_ms: int) -> list[SlotRecord]:

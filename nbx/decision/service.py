@@ -25,7 +25,7 @@ from nbx.decision.record import decision_entry, reply
 from nbx.errors import Invalid, TooLarge, Unavailable, Unknown
 from nbx.experience.entries import DecisionEntry, PolicyRecord, RequestRecord, SlotRecord, encode_entry
 from nbx.experience.fold import fold
-from nbx.experience.lifecycle import encode_open
+from nbx.experience.lifecycle import encode_open, keep_ms
 from nbx.features.keys import partition_keys
 from nbx.features.schema import checked_values
 from nbx.features.state import CustomerState, decode_state, encode_state
@@ -210,11 +210,17 @@ class DecisionService:
         )
 
     async def log_degraded(self, entry: DecisionEntry) -> None:
-        """Write a degraded decision, so that its events are known; raises `Unavailable` while the store is down."""
+        """Write a degraded decision, so that its events are known; raises `Unavailable` while the store is down.
+
+        One of before the customer's erasure is dropped: it would begin a life that nobody lives.
+        """
         plan = await self._serving.plan_of(entry.release)
         for _ in range(COMMIT_ATTEMPTS):
             keys = partition_keys(partition_of(entry.customer_id, self._partitions))
-            (packed,) = await self._store.read([keys.customer(entry.customer_id)], 1_000.0)
+            wanted = [keys.customer(entry.customer_id), keys.erased(entry.customer_id)]
+            packed, erased_at_ms = await self._store.read(wanted, 1_000.0)
+            if erased_at_ms is not None and entry.at_ms <= int(erased_at_ms):
+                return
             version, struct = versioned(packed)
             commit = _commit_of(decode_state(struct), version, structs.replace(entry, state_version=version), plan)
             if (await self._store.commit(commit, 1_000.0)).verdict is not Verdict.STALE:
@@ -270,7 +276,8 @@ def _commit_of(state: CustomerState, version: int, entry: DecisionEntry, plan: P
     keys = partition_keys(partition)
     folded = fold(state, None, entry, plan.rules)
     assert folded.decision is not None
-    opened = Put(keys.decision(entry.decision_id), encode_open(folded.decision), plan.rules.remember_ms, only_new=True)
+    kept_ms = keep_ms(folded.decision, plan.rules.remember_ms)
+    opened = Put(keys.decision(entry.decision_id), encode_open(folded.decision), kept_ms, only_new=True)
     return Commit(
         partition=partition,
         customer_key=keys.customer(entry.customer_id),

@@ -32,6 +32,8 @@ class Slate(Struct, frozen=True, gc=False):
     """Why slots are silent: `none_chosen` or `no_candidate`; empty when none is."""
     probability: NDArray[np.float64]
     """(n + 1,) distribution of the first arbitrated slot; last is none. All zero when no slot was arbitrated."""
+    arbitrated: int = 0
+    """The first arbitrated slot; -1: none was, mandatory actions filled them all."""
 
 
 def draw_slate(
@@ -69,6 +71,7 @@ def draw_slate(
     left = [limit.allowance for limit in shared]
     chosen, propensity, silence = [-1] * slots, [1.0] * slots, ""
     first: NDArray[np.float64] | None = None
+    arbitrated = -1
     for slot in range(slots):
         forced = [index for index in forced if open_[index]]
         if forced:
@@ -77,7 +80,8 @@ def draw_slate(
             free = np.flatnonzero(open_) if slot else None
             point = uniform(f"{decision_id}/{slot}", policy.salt)
             among, index, propensity[slot] = _draw(factors, utility, policy, free, point)
-            first = among if first is None else first
+            if first is None:
+                first, arbitrated = among, slot
         if index < 0:
             silence = _silence(index, int(open_.sum()))
             break
@@ -88,7 +92,7 @@ def draw_slate(
                 left[i] -= 1
                 if left[i] <= 0:
                     open_[list(limit.members)] = False
-    return Slate(chosen, propensity, silence, np.zeros(n + 1) if first is None else first)
+    return Slate(chosen, propensity, silence, np.zeros(n + 1) if first is None else first, arbitrated)
 
 
 def _silence(index: int, candidates: int) -> str:

@@ -34,7 +34,7 @@ REASONS = {
 """Reason code → cause; other reasons are free text and prove nothing."""
 
 UNKNOWN_SHARE = 0.5
-"""Weight of an outcome of unknown cause: the share of such outcomes that are really about the action."""
+"""Share of outcomes of unknown cause that are really about the action: the prior of what the learner finds."""
 
 
 class Diagnosis(NamedTuple):

@@ -65,6 +65,7 @@ class Outcome(Struct, frozen=True, kw_only=True, array_like=True):
     response: int | None
     """1 accepted, 0 not, None: tells nothing about the response."""
     response_weight: float
+    """By cause; for `unknown` a prior, in whose place the learner puts what it has learned about the placement."""
     experience: float
     """Points for the customer."""
     experience_weight: float
@@ -73,6 +74,55 @@ class Outcome(Struct, frozen=True, kw_only=True, array_like=True):
     at_ms: int
     x: bytes
     """float32[d]."""
+    value: float | None = None
+    """Money of the acceptance as reported; None without one, or when nobody said."""
+    seen_reported: bool = True
+    """The channel reported the exposure (or it is implicit); False: at best the answer itself proves it."""
+    previous_cause: str = ""
+    """Cause told with the revision that this one replaces."""
+    previous_seen_reported: bool = True
+    """`seen_reported` of the revision that this one replaces."""
+
+
+class GoalOutcome(Struct, frozen=True, kw_only=True, array_like=True):
+    """Whether the customer reached a placement's goal after a decision, or its correction: what the learner reads."""
+
+    decision_id: str
+    revision: int
+    """0 for the first; r replaces r − 1."""
+    customer_id: str
+    placement: str
+    action: str
+    """What the decision held; empty: silence."""
+    response: int | None
+    """1 reached in time, 0 not, None: the decision never got to the customer, it tells nothing."""
+    release: int
+    """Release of the decision: gives the columns of x."""
+    at_ms: int
+    x: bytes
+    """float32[d]."""
+
+    @property
+    def slot(self) -> int:
+        """A goal belongs to no slot; its sites are on record under a number that none has."""
+        return -1
+
+
+class GoalRecord(Struct, frozen=True, kw_only=True, array_like=True):
+    """The goal of a decision's placement, and what it did to the choice."""
+
+    event: str
+    within_ms: int
+    value: float
+    """Money of reaching it."""
+    none: float
+    """Modelled chance that silence reaches it."""
+    reached: bytes
+    """float32[len(actions)], modelled chance that each candidate does."""
+    action: str
+    """Whose success it will be: the choice of the first arbitrated slot; empty: silence."""
+    slot: int
+    """That slot; -1: none was arbitrated, and no goal is waited for."""
 
 
 class RequestRecord(Struct, frozen=True, kw_only=True, array_like=True):
@@ -160,6 +210,8 @@ class DecisionEntry(Struct, frozen=True, kw_only=True, array_like=True, tag="dec
     degraded: tuple[str, ...]
     took_us: int
     """Microseconds from the request until this record was made."""
+    goal: GoalRecord | None = None
+    """None: the placement has no goal, or nothing was chosen."""
 
 
 class EventEntry(Struct, frozen=True, kw_only=True, array_like=True, tag="event"):
@@ -172,6 +224,7 @@ class EventEntry(Struct, frozen=True, kw_only=True, array_like=True, tag="event"
     event: Event
     received_ms: int
     outcomes: tuple[Outcome, ...] = ()
+    goals: tuple[GoalOutcome, ...] = ()
 
 
 class TimerEntry(Struct, frozen=True, kw_only=True, array_like=True, tag="timer"):
@@ -184,8 +237,9 @@ class TimerEntry(Struct, frozen=True, kw_only=True, array_like=True, tag="timer"
     decision_id: str
     slot: int
     kind: str
-    """`delivery` or `attention`."""
+    """`delivery`, `attention` or `goal`."""
     outcomes: tuple[Outcome, ...] = ()
+    goals: tuple[GoalOutcome, ...] = ()
 
 
 class ProfileEntry(Struct, frozen=True, kw_only=True, array_like=True, tag="profile"):
@@ -197,10 +251,48 @@ class ProfileEntry(Struct, frozen=True, kw_only=True, array_like=True, tag="prof
     changes: dict[str, Value | None]
 
 
-Entry = DecisionEntry | EventEntry | TimerEntry | ProfileEntry
+class Taught(Struct, frozen=True, array_like=True):
+    """A slot or goal whose latest outcome taught the models, and where in the log that outcome stands."""
+
+    decision_id: str
+    slot: int
+    revision: int
+    entry_id: str
+    """Log id of the entry that holds the outcome: what the learner needs is read there, not written a second time."""
+
+
+class EraseEntry(Struct, frozen=True, kw_only=True, array_like=True, tag="erase"):
+    """A customer was erased: everything of the life before this entry is gone from state, and next from the models."""
+
+    customer_id: str
+    at_ms: int
+    release: int
+    erasure_id: str
+    """Made like a decision id: the keys follow from it."""
+    by: str
+    """Who asked: name and id of the API key."""
+    state_version: int
+    """Of the state that was removed."""
+    decisions: int
+    """Open decisions removed."""
+    timers: int
+    replies: int
+    """Stored replies removed."""
+    taught: tuple[Taught, ...]
+    """In the order in which the slots first taught something."""
+
+
+Entry = DecisionEntry | EventEntry | TimerEntry | ProfileEntry | EraseEntry
+AnyOutcome = Outcome | GoalOutcome
+"""What teaches a model: `slot` and `revision` tell them apart within a decision."""
 
 _ENCODER = msgpack.Encoder()
 _DECODER: msgpack.Decoder[Entry] = msgpack.Decoder(Entry)
+
+
+def outcomes_of(entry: EventEntry | TimerEntry) -> tuple[AnyOutcome, ...]:
+    """Return everything an entry teaches: outcomes of slots, then of goals."""
+    return (*entry.outcomes, *entry.goals)
 
 
 def encode_entry(entry: Entry) -> bytes:

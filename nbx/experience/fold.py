@@ -7,13 +7,24 @@ rebuild and simulation all go through it; deleting every state and folding the l
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from nbx.catalog.model import OutcomeName
 from nbx.catalog.plan import Rules
-from nbx.experience import lifecycle
+from nbx.experience import goals, lifecycle
 from nbx.experience.causes import ROUTES, diagnose, response_of
-from nbx.experience.entries import DecisionEntry, Entry, EventEntry, Outcome, ProfileEntry, TimerEntry
+from nbx.experience.entries import (
+    DecisionEntry,
+    Entry,
+    EraseEntry,
+    EventEntry,
+    GoalOutcome,
+    Outcome,
+    ProfileEntry,
+    TimerEntry,
+)
 from nbx.experience.lifecycle import SLOT_EVENTS, OpenDecision, OpenSlot
 from nbx.experience.relationship import IGNORED_WINDOW_S, charge, weighed
 from nbx.features.aggregates import fold_event
@@ -30,12 +41,20 @@ class Folded(NamedTuple):
     outcomes: tuple[Outcome, ...]
     arm: tuple[Timer, ...]
     cancel: tuple[str, ...]
+    goals: tuple[GoalOutcome, ...] = ()
+    """Goals of this or of other decisions that were reached, missed or corrected; those decisions changed too."""
 
 
 _NOTHING = Folded(None, (), (), ())
 
 
-def fold(state: CustomerState, decision: OpenDecision | None, entry: Entry, rules: Rules) -> Folded:
+def fold(
+    state: CustomerState,
+    decision: OpenDecision | None,
+    entry: Entry,
+    rules: Rules,
+    others: Mapping[str, OpenDecision | None] = MappingProxyType({}),
+) -> Folded:
     """Fold one log entry into a customer's state.
 
     Parameters
@@ -48,6 +67,8 @@ def fold(state: CustomerState, decision: OpenDecision | None, entry: Entry, rule
         What happened. Its `outcomes` are not read: they are what this function returns.
     rules
         Of the entry's release.
+    others
+        Decisions by id, handed over, among them those whose goal the entry may reach (`goals.awaited`).
     """
     _expire(state, entry.at_ms)
     match entry:
@@ -60,11 +81,20 @@ def fold(state: CustomerState, decision: OpenDecision | None, entry: Entry, rule
                 elif name not in state.profile or entry.at_ms >= state.profile[name].at_ms:
                     state.profile[name] = ProfileValue(value, entry.at_ms)
             return _NOTHING
+        case EraseEntry():
+            never_met = CustomerState()
+            for name in never_met.__struct_fields__:
+                setattr(state, name, getattr(never_met, name))
+            return _NOTHING
         case TimerEntry():
             return _NOTHING if decision is None else _timer(state, decision, entry, rules)
         case EventEntry():
             _feed_aggregates(state, entry, rules)
-            if decision is None or entry.event.type not in SLOT_EVENTS:
+            if entry.event.type not in SLOT_EVENTS:
+                reached = goals.reach(state, entry, others)
+                over = tuple(goals.goal_timer(each.decision_id) for each in reached)
+                return Folded(None, (), (), over, reached) if reached else _NOTHING
+            if decision is None:
                 return _NOTHING
             return _event(state, decision, entry, rules)
 
@@ -75,6 +105,7 @@ def _expire(state: CustomerState, now_ms: int) -> None:
         del state.reserved[key]
     for action in [action for action, pause in state.pauses.items() if pause.until_ms <= now_ms]:
         del state.pauses[action]
+    goals.expire(state, now_ms)
 
 
 def _decided(state: CustomerState, entry: DecisionEntry, rules: Rules) -> Folded:
@@ -86,8 +117,11 @@ def _decided(state: CustomerState, entry: DecisionEntry, rules: Rules) -> Folded
         release=entry.release,
         x=entry.x,
         slots=slots,
+        goal=goals.open_goal(state, entry, rules.remember_ms),
     )
     arm: list[Timer] = []
+    if decision.goal is not None:
+        arm.append(Timer(goals.goal_timer(entry.decision_id), decision.goal.until_ms))
     for number, slot in enumerate(slots):
         if not slot.action:
             continue
@@ -105,17 +139,33 @@ def _event(state: CustomerState, decision: OpenDecision, entry: EventEntry, rule
     event = entry.event
     slot = decision.slots[event.slot]
     key = f"{event.decision_id}/{event.slot}"
-    change = lifecycle.apply_event(slot, event.type, event.cause, event.reason, entry.at_ms)
+    if not slot.action:  # silence has no life, but a goal may hang on it
+        return Folded(decision, (), (), *_withdrawn(state, decision, entry))
+    change = lifecycle.apply_event(slot, event.type, event.cause, event.reason, entry.at_ms, event.value)
     if change.exposed:
         _expose(state, slot, key, entry.at_ms, rules)
     if change.hidden_at_ms:
         _hide(state, slot, change.hidden_at_ms)
     outcomes = (_settled(state, decision, key, entry, rules),) if change.settled else ()
     arm, cancel = lifecycle.timers(event.decision_id, event.slot, slot, decision.at_ms)
-    return Folded(decision, outcomes, tuple(arm), tuple(cancel))
+    over, taken_back = _withdrawn(state, decision, entry)
+    return Folded(decision, outcomes, tuple(arm), (*cancel, *over), taken_back)
+
+
+def _withdrawn(
+    state: CustomerState, decision: OpenDecision, entry: EventEntry
+) -> tuple[tuple[str, ...], tuple[GoalOutcome, ...]]:
+    """Take the decision's goal back when its slot was skipped for a technical reason: timers to cancel, outcomes."""
+    event = entry.event
+    technical = event.type == "skipped" and event.cause == "execution"
+    if decision.goal is None or decision.goal.slot != event.slot or not technical:
+        return (), ()
+    return (goals.goal_timer(event.decision_id),), goals.withdraw(state, decision, entry)
 
 
 def _timer(state: CustomerState, decision: OpenDecision, entry: TimerEntry, rules: Rules) -> Folded:
+    if entry.kind == "goal":
+        return Folded(decision, (), (), (goals.goal_timer(entry.decision_id),), goals.miss(decision, entry))
     slot = decision.slots[entry.slot]
     key = f"{entry.decision_id}/{entry.slot}"
     changed = lifecycle.apply_timer(slot, entry.kind, entry.at_ms)
@@ -156,6 +206,8 @@ def _settled(
     _repause(state, slot, key, rules)
     state.reserved.pop(key, None)
     slot.revision += 1
+    previous_cause, previous_seen = slot.told_cause, slot.told_seen
+    slot.told_cause, slot.told_seen = diagnosis.cause, slot.seen_reported
     route = ROUTES[diagnosis.cause]
     response = response_of(slot.outcome, accepted=slot.accepted) if decision.x else None
     return Outcome(
@@ -179,6 +231,10 @@ def _settled(
         release=decision.release,
         at_ms=entry.at_ms,
         x=decision.x,
+        value=slot.value,
+        seen_reported=slot.seen_reported,
+        previous_cause=previous_cause,
+        previous_seen_reported=previous_seen,
     )
 
 

@@ -13,6 +13,7 @@ from msgspec import Struct, msgpack
 
 from nbx.catalog.model import OutcomeName
 from nbx.experience.entries import SlotRecord
+from nbx.experience.goals import OpenGoal
 from nbx.features.store import Timer
 
 RANK: dict[OutcomeName, int] = {
@@ -70,6 +71,16 @@ class OpenSlot(Struct, array_like=True):
     charged: float = 0.0
     """Weighed points now in the balance for this slot."""
     charged_at_ms: int = 0
+    value: float | None = None
+    """Money of the acceptance as reported last by the truest event that did."""
+    converted_value: bool = False
+    """`value` came with `converted`, which no `accepted` overrules."""
+    seen_reported: bool = False
+    """A `seen` arrived, or deciding was showing: exposure does not rest on the answer alone."""
+    told_cause: str = ""
+    """Cause as last told to the learner."""
+    told_seen: bool = False
+    """`seen_reported` as last told to the learner."""
 
 
 class OpenDecision(Struct, array_like=True):
@@ -82,6 +93,7 @@ class OpenDecision(Struct, array_like=True):
     x: bytes
     """float32[d]; empty for a degraded decision, which teaches nothing."""
     slots: list[OpenSlot]
+    goal: OpenGoal | None = None
 
 
 class Change(NamedTuple):
@@ -92,7 +104,7 @@ class Change(NamedTuple):
     hidden_at_ms: int
     """An exposure assumed at that time did not take place; 0: none."""
     settled: bool
-    """The outcome, its cause or its answer changed."""
+    """The outcome, its cause or its answer changed, or an answer's exposure was reported after it."""
 
 
 _DECODER = msgpack.Decoder(OpenDecision)
@@ -109,6 +121,11 @@ def decode_open(packed: bytes) -> OpenDecision:
     return _DECODER.decode(packed)
 
 
+def keep_ms(decision: OpenDecision, remember_ms: int) -> int:
+    """Return how long a decision is kept; with a goal a minute longer, so that whoever finds it awaited finds it."""
+    return remember_ms + 60_000 if decision.goal is not None else remember_ms
+
+
 def open_slot(record: SlotRecord, at_ms: int) -> OpenSlot:
     """Start a slot's life; on an implicit placement it is seen at once."""
     shown = record.implicit and bool(record.action)
@@ -120,10 +137,11 @@ def open_slot(record: SlotRecord, at_ms: int) -> OpenSlot:
         attention_ms=record.attention_ms,
         delivered_at_ms=at_ms if shown else 0,
         seen_at_ms=at_ms if shown else 0,
+        seen_reported=shown,
     )
 
 
-def apply_event(slot: OpenSlot, kind: str, cause: str, reason: str, at_ms: int) -> Change:
+def apply_event(slot: OpenSlot, kind: str, cause: str, reason: str, at_ms: int, value: float | None = None) -> Change:
     """Move a slot on by one event, in place.
 
     Parameters
@@ -136,6 +154,8 @@ def apply_event(slot: OpenSlot, kind: str, cause: str, reason: str, at_ms: int) 
         As reported; empty when not.
     at_ms
         When it happened.
+    value
+        Money, of an acceptance or conversion.
     """
     exposed = kind in _PROVES_EXPOSURE and not slot.seen_at_ms
     if kind in _PROVES_EXPOSURE or kind == "delivered":
@@ -143,13 +163,16 @@ def apply_event(slot: OpenSlot, kind: str, cause: str, reason: str, at_ms: int) 
     if kind in _PROVES_EXPOSURE:
         slot.seen_at_ms = min(slot.seen_at_ms or at_ms, at_ms)
     if kind in ("delivered", "seen"):
-        return Change(exposed, hidden_at_ms=0, settled=False)
+        news = kind == "seen" and not slot.seen_reported
+        slot.seen_reported = slot.seen_reported or news
+        return Change(exposed, hidden_at_ms=0, settled=news and slot.outcome in _PROVES_EXPOSURE)
     if kind in AGENT_EVENTS:
         return _skipped(slot, cause, reason or kind, at_ms)
     answered = kind in ("accepted", "converted") and not slot.accepted
     slot.accepted = slot.accepted or answered
+    valued = _revalue(slot, kind, value)
     settled = _settle(slot, ANSWERS[kind], cause, reason, at_ms)
-    return Change(exposed, 0, settled or answered)
+    return Change(exposed, 0, settled or answered or valued)
 
 
 def apply_timer(slot: OpenSlot, kind: str, due_ms: int) -> bool:
@@ -172,6 +195,16 @@ def timers(decision_id: str, number: int, slot: OpenSlot, decided_at_ms: int) ->
     if slot.outcome is not None:
         return [], [delivery, attention]
     return [Timer(delivery, decided_at_ms + slot.delivery_ms)], []
+
+
+def _revalue(slot: OpenSlot, kind: str, value: float | None) -> bool:
+    """Note what an acceptance was worth; True when that is news."""
+    converted = kind == "converted"
+    if value is None or kind not in ("accepted", "converted") or (slot.converted_value and not converted):
+        return False
+    news = value != slot.value
+    slot.value, slot.converted_value = value, converted
+    return news
 
 
 def _skipped(slot: OpenSlot, cause: str, reason: str, at_ms: int) -> Change:

@@ -7,27 +7,27 @@ profile changes come through here too, so there is one way by which state change
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC
+from types import MappingProxyType
 
 from msgspec import Struct, structs
 
 from nbx.catalog.plan import Plan
 from nbx.clock import Clock
-from nbx.errors import Expired, Invalid, NbxError, TooLarge, Unavailable, Unknown
-from nbx.experience.causes import CAUSES
+from nbx.errors import Invalid, NbxError, TooLarge, Unavailable
+from nbx.experience.checks import check_slot, checked_event, foreign, missing
 from nbx.experience.entries import Entry, Event, EventEntry, Outcome, ProfileEntry, TimerEntry, encode_entry
 from nbx.experience.fold import fold
-from nbx.experience.lifecycle import AGENT_EVENTS, SLOT_EVENTS, OpenDecision, decode_open, encode_open
+from nbx.experience.goals import awaited
+from nbx.experience.lifecycle import SLOT_EVENTS, OpenDecision, decode_open, encode_open, keep_ms
 from nbx.features.keys import PartitionKeys, partition_keys
 from nbx.features.schema import Value, checked_values
 from nbx.features.state import CustomerState, decode_state, encode_state
 from nbx.features.store import Commit, Put, Store, Timer, Verdict, versioned
 from nbx.ids import checked_id, decision_ref, partition_of
-from nbx.limits import BATCH, COMMIT_ATTEMPTS, FUTURE_MS, NAME_LENGTH, PAST_MS, TEXT_LENGTH
+from nbx.limits import BATCH, COMMIT_ATTEMPTS
 
 _ACCEPTED = b"1"
 
@@ -69,16 +69,25 @@ class _Pending:
     arm: dict[str, Timer]
     cancel: dict[str, None]
 
-    def fold(self, entry: Entry, decision_id: str, decision: OpenDecision | None, plan: Plan) -> tuple[Outcome, ...]:
+    def fold(
+        self,
+        entry: Entry,
+        decision_id: str,
+        decision: OpenDecision | None,
+        plan: Plan,
+        others: Mapping[str, OpenDecision | None] = MappingProxyType({}),
+    ) -> tuple[Outcome, ...]:
         """Fold an entry and note what is to be written; returns the outcomes."""
-        folded = fold(self.state, decision, entry, plan.rules)
-        if not isinstance(entry, ProfileEntry) and folded.outcomes:
-            entry = structs.replace(entry, outcomes=folded.outcomes)
+        folded = fold(self.state, decision, entry, plan.rules, others)
+        if isinstance(entry, EventEntry | TimerEntry) and (folded.outcomes or folded.goals):
+            entry = structs.replace(entry, outcomes=folded.outcomes, goals=folded.goals)
         self.entries.append(encode_entry(entry))
-        if folded.decision is not None:
-            key = self.keys.decision(decision_id)
-            left_ms = folded.decision.at_ms + plan.rules.remember_ms - self.now_ms
-            self.puts[key] = Put(key, encode_open(folded.decision), max(left_ms, 60_000))
+        changed = {goal.decision_id: others[goal.decision_id] for goal in folded.goals if goal.decision_id in others}
+        for changed_id, open_decision in ({decision_id: folded.decision} | changed).items():
+            if open_decision is not None:
+                key = self.keys.decision(changed_id)
+                left_ms = keep_ms(open_decision, plan.rules.remember_ms) - (self.now_ms - open_decision.at_ms)
+                self.puts[key] = Put(key, encode_open(open_decision), max(left_ms, 60_000))
         for member in folded.cancel:
             self.arm.pop(member, None)
             self.cancel[member] = None
@@ -146,7 +155,7 @@ class EventService:
         items = []
         for index, event in enumerate(events):
             try:
-                items.append(_checked(event, index, now_ms))
+                items.append(_Item(index, *checked_event(event, now_ms)))
             except NbxError as error:
                 results[index] = _rejected(event, index, error)
         for index, fault in (await self._locate(items)).items():
@@ -236,16 +245,16 @@ class EventService:
                     errors[item.index] = error
                     continue
                 if event.customer_id and partition != item.partition:
-                    errors[item.index] = _foreign(event)
+                    errors[item.index] = foreign(event)
                 elif partition >= self._partitions:
-                    errors[item.index] = _missing(event, item.at_ms, 0)
+                    errors[item.index] = missing(event, item.at_ms, 0)
                 elif not event.customer_id:
                     orphans[partition].append(item)
         for partition, group in orphans.items():
             keys = [partition_keys(partition).decision(item.event.decision_id) for item in group]
             for item, packed in zip(group, await self._store.read(keys, self._timeout_ms), strict=True):
                 if packed is None:
-                    errors[item.index] = _missing(item.event, self._clock.now_ms(), self._plan().rules.remember_ms)
+                    errors[item.index] = missing(item.event, self._clock.now_ms(), self._plan().rules.remember_ms)
                 else:
                     item.customer_id, item.partition = decode_open(packed).customer_id, partition
         return errors
@@ -266,12 +275,27 @@ class EventService:
                 for decision_id, open_decision in zip(decision_ids, opens, strict=True)
             }
             pending = _pending(keys, packed, self._clock.now_ms())
+            await self._read_awaited(items, decisions, pending, now_ms)
             results, outcomes = self._fold_all(items, marks, decisions, pending, plan, now_ms)
             if not pending.entries or await self._commit(partition, customer_id, pending):
                 for outcome in outcomes:
                     self._observe(outcome)
                 return results
         raise _contended(customer_id)
+
+    async def _read_awaited(
+        self, items: Sequence[_Item], decisions: dict[str, OpenDecision | None], pending: _Pending, now_ms: int
+    ) -> None:
+        """Add the decisions whose goals the events may reach.
+
+        They are read after the state: a decision changes by commits on its customer only, so if the state's version
+        still holds at the commit, none has come in between.
+        """
+        found = {each for item in items for each in awaited(pending.state, item.event, item.at_ms, now_ms)}
+        if wanted := sorted(found - decisions.keys()):
+            packed = await self._store.read([pending.keys.decision(each) for each in wanted], self._timeout_ms)
+            for decision_id, open_decision in zip(wanted, packed, strict=True):
+                decisions[decision_id] = decode_open(open_decision) if open_decision is not None else None
 
     def _fold_all(
         self,
@@ -292,7 +316,7 @@ class EventService:
                 continue
             decision = decisions.get(event.decision_id)
             try:
-                _check_slot(event, decision, item, plan, now_ms)
+                check_slot(event, decision, item.customer_id, plan.rules.remember_ms, now_ms)
             except NbxError as error:
                 results.append(_rejected(event, item.index, error))
                 continue
@@ -305,7 +329,7 @@ class EventService:
                 event=event,
                 received_ms=now_ms,
             )
-            led_to = pending.fold(entry, event.decision_id, decision, plan)
+            led_to = pending.fold(entry, event.decision_id, decision, plan, decisions)
             outcomes += led_to
             pending.puts[mark_key] = Put(mark_key, _ACCEPTED, self._dedupe_ms, only_new=True)
             results.append(EventResult(event.event_id, "accepted", led_to[-1].outcome if led_to else ""))
@@ -331,108 +355,6 @@ class EventService:
 def _pending(keys: PartitionKeys, packed: bytes | None, now_ms: int) -> _Pending:
     version, struct = versioned(packed)
     return _Pending(keys, now_ms, decode_state(struct), version, [], {}, {}, {})
-
-
-def _checked(event: Event, index: int, now_ms: int) -> _Item:
-    """Check what can be checked without the store."""
-    checked_id(event.event_id, "event_id")
-    if not event.type or len(event.type) > NAME_LENGTH or not event.type.isprintable():
-        raise Invalid(f"type must be a name of 1 to {NAME_LENGTH} printable characters", field="type")
-    if event.customer_id:
-        checked_id(event.customer_id, "customer_id")
-    if not event.customer_id and not event.decision_id:
-        raise Invalid("an event needs customer_id or decision_id", field="customer_id", code="customer_missing")
-    if event.type in SLOT_EVENTS and not event.decision_id:
-        raise Invalid(f"a `{event.type}` event needs its decision_id", field="decision_id", code="decision_missing")
-    if event.by not in ("customer", "agent"):
-        raise Invalid(f"by is {event.by!r}; it must be customer or agent", field="by")
-    if event.type in AGENT_EVENTS and event.by != "agent":
-        raise Invalid(f"`{event.type}` is what an agent does: send by: agent", field="by")
-    if event.by == "agent" and event.type in SLOT_EVENTS - AGENT_EVENTS - {"delivered", "failed"}:
-        raise Invalid(
-            f"an agent cannot answer `{event.type}` for the customer: send by: customer for the customer's own answer, "
-            f"or one of {', '.join(sorted(AGENT_EVENTS))}",
-            field="by",
-            code="agent_cannot_answer",
-        )
-    if event.cause and event.cause not in CAUSES:
-        raise Invalid(f"cause is {event.cause!r}; it must be one of {', '.join(CAUSES)}", field="cause")
-    if len(event.reason) > TEXT_LENGTH:
-        raise TooLarge(f"reason has more than {TEXT_LENGTH} characters", field="reason")
-    _check_range(event.value, "value", -math.inf, math.inf)
-    _check_range(event.sentiment, "sentiment", -1.0, 1.0)
-    _check_range(event.effort, "effort", 1.0, 7.0)
-    properties = checked_values(event.properties, {}, "properties")
-    at_ms = _at_ms(event, now_ms)
-    return _Item(index, structs.replace(event, properties=properties, at=at_ms), at_ms)
-
-
-def _check_range(number: float | None, field: str, low: float, high: float) -> None:
-    if number is not None and not (math.isfinite(number) and low <= number <= high):
-        raise Invalid(f"{field} is {number}; it must be a finite number in [{low}, {high}]", field=field)
-
-
-def _at_ms(event: Event, now_ms: int) -> int:
-    at = event.at
-    if at is None:
-        return now_ms
-    if not isinstance(at, int):
-        if at.tzinfo is None:
-            raise Invalid("at has no time zone; end it with Z or an offset", field="at")
-        try:
-            at = int(at.astimezone(UTC).timestamp() * 1000)
-        except OverflowError:
-            raise Invalid(f"at is {event.at}, which no clock shows", field="at") from None
-    if at > now_ms + FUTURE_MS:
-        raise Invalid(
-            f"at is {(at - now_ms) // 1000} s in the future; more than {FUTURE_MS // 1000} s is a wrong clock",
-            field="at",
-            code="event_from_future",
-        )
-    if at < now_ms - PAST_MS:
-        raise Invalid(f"at is more than {PAST_MS // 86_400_000} days ago", field="at", code="event_too_old")
-    return min(at, now_ms)
-
-
-def _check_slot(event: Event, decision: OpenDecision | None, item: _Item, plan: Plan, now_ms: int) -> None:
-    """Check an event against the decision it names."""
-    if not event.decision_id:
-        return
-    if decision is None:
-        raise _missing(event, now_ms, plan.rules.remember_ms)
-    if decision.customer_id != item.customer_id:
-        raise _foreign(event)
-    if event.type not in SLOT_EVENTS:
-        return
-    if not 0 <= event.slot < len(decision.slots):
-        raise Invalid(
-            f"slot is {event.slot}; decision {event.decision_id} has slots 0 to {len(decision.slots) - 1}",
-            field="slot",
-            code="slot_out_of_range",
-        )
-    if not decision.slots[event.slot].action:
-        raise Invalid(
-            f"slot {event.slot} of decision {event.decision_id} is silent: nothing can have happened to it",
-            field="slot",
-            code="slot_silent",
-        )
-
-
-def _missing(event: Event, now_ms: int, remember_ms: int) -> NbxError:
-    ref = decision_ref(event.decision_id)
-    if remember_ms and now_ms - ref.at_ms > remember_ms:
-        return Expired(
-            f"decision {event.decision_id} can no longer be corrected: its window has closed",
-            field="decision_id",
-            code="decision_expired",
-        )
-    return Unknown(f"decision {event.decision_id} is not known here", field="decision_id", code="decision_unknown")
-
-
-def _foreign(event: Event) -> NbxError:
-    return Invalid(
-        f"decision {event.decision_id} was made for another customer", field="customer_id", code="decision_foreign"
-    )
 
 
 def _rejected(event: Event, index: int, error: NbxError) -> EventResult:

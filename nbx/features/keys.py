@@ -39,6 +39,14 @@ class PartitionKeys(NamedTuple):
         """Sites the learner added for a decision: hash of `<slot>/<revision>`."""
         return f"{self.prefix}s:{decision_id}"
 
+    def erased(self, customer_id: str) -> str:
+        """When a customer was erased, epoch milliseconds; short TTL."""
+        return f"{self.prefix}g:{customer_id}"
+
+    def erasure(self, erasure_id: str) -> str:
+        """Receipt of an erasure."""
+        return f"{self.prefix}x:{erasure_id}"
+
 
 @lru_cache(maxsize=1024)
 def partition_keys(partition: int) -> PartitionKeys:
@@ -54,6 +62,8 @@ CATALOG_CURRENT = "nbx:catalog:current"
 MODEL_VERSION = "nbx:model:version"
 """Version of the published snapshot: small, so that workers may poll it."""
 MODEL_SNAPSHOT = "nbx:model:snapshot"
+MODEL_SIGNALS = "nbx:model:signals"
+"""JSON: how the `seen` events of each placement are, as of the snapshot."""
 MODEL_CHECKPOINT = "nbx:model:checkpoint"
 MODEL_JOURNAL = "nbx:model:journal"
 """Stream: one entry per learner step with the log offsets it covers; what makes a model a fold of the log."""

@@ -13,6 +13,8 @@ from nbx.errors import Unsupported
 from nbx.features.schema import Value
 
 FORMAT = 1
+ERASED = b"\x90"
+"""Struct left where a customer was erased: an empty array, which decodes to a customer never met and is no other's."""
 
 
 class ProfileValue(Struct, array_like=True):
@@ -35,6 +37,17 @@ class Reservation(Struct, array_like=True):
 
     action: str
     until_ms: int
+
+
+class GoalWatch(Struct, array_like=True):
+    """A decision waiting for the customer to reach its placement's goal; or ran out, waiting for late truth."""
+
+    decision_id: str
+    event: str
+    until_ms: int
+    """Last moment at which the event counts."""
+    kept_until_ms: int
+    """An event that arrives after that changes nothing any more."""
 
 
 class CustomerState(Struct, array_like=True):
@@ -65,6 +78,8 @@ class CustomerState(Struct, array_like=True):
     """Latest proved exposure; 0: never."""
     outcomes: dict[str, int] = field(default_factory=dict)
     """Terminal outcome → count, after corrections."""
+    goals: list[GoalWatch] = field(default_factory=list)
+    """Goals not reached yet, by decision, oldest first, at most `limits.GOALS`."""
 
 
 _DECODER = msgpack.Decoder(CustomerState)

@@ -67,9 +67,12 @@ class Commit(Struct, frozen=True, kw_only=True):
     entries: tuple[bytes, ...] = ()
     """Appended to the partition's log in this order, one stream entry each (field `e`)."""
     puts: tuple[Put, ...] = ()
+    """Written after the state: one on `customer_key` takes its place and gives it an end."""
     arm: tuple[Timer, ...] = ()
     cancel: tuple[str, ...] = ()
     """Timer members to remove; done before `arm`."""
+    drop: tuple[str, ...] = ()
+    """Keys to delete, done after `puts`; one that does not exist is none the less gone."""
 
 
 class Verdict(Enum):

@@ -123,15 +123,17 @@ class RedisStore:
             raise ValueError("a commit needs a state: an empty one could not be told from none")
         keys = self._keys(commit.partition)
         expected = commit.expected_version
-        puts = commit.puts
-        arguments: list[_Argument] = [3 + len(puts), commit.customer_key, keys.log, keys.timers]
+        puts, drop = commit.puts, commit.drop
+        arguments: list[_Argument] = [3 + len(puts) + len(drop), commit.customer_key, keys.log, keys.timers]
         arguments += [put.key for put in puts]
+        arguments += drop
         arguments += (
             expected.to_bytes(VERSION_BYTES, "big") if expected else b"",
             (expected + 1).to_bytes(VERSION_BYTES, "big") + commit.state,
             len(commit.entries),
             len(commit.cancel),
             len(commit.arm),
+            len(drop),
         )
         arguments += commit.entries
         for put in puts:

@@ -19,6 +19,7 @@ from msgspec import Struct
 from redis.exceptions import RedisError, ResponseError
 
 import nbx
+from nbx.audit.signals import decode_signals
 from nbx.clock import SystemClock
 from nbx.features import keys
 from nbx.runtime.embedded_redis import redis_client, redis_policy
@@ -94,6 +95,7 @@ async def examine(settings: Settings, clock: Clock | None = None) -> list[Check]
                 ("release", partial(_release, redis)),
                 ("learner", partial(_lease, redis, "learner", keys.LEASE_LEARNER)),
                 ("keeper", partial(_lease, redis, "keeper", keys.LEASE_KEEPER)),
+                ("signals", partial(_signals, redis)),
                 ("clock", partial(_skew, redis, clock or SystemClock())),
                 ("customers", partial(_customers, redis)),
                 ("logs", partial(_logs, settings, redis)),
@@ -233,6 +235,18 @@ async def _lease(redis: Redis, name: str, key: str) -> list[Check]:
     if left_ms == -1:
         return [_check(name, "bad", f"the lease {key} has no end: delete it, no {name} sets it so")]
     return [_check(name, "good", f"lease held, {left_ms / 1000:.1f} s left")]
+
+
+async def _signals(redis: Redis) -> list[Check]:
+    signals = decode_signals(cast("bytes | None", await redis.get(keys.MODEL_SIGNALS)))
+    if signals.lost:
+        lost = ", ".join(
+            f"{health.placement} (seen {health.answers_recent_ratio:.2f}, usually {health.answers_usual_ratio:.2f})"
+            for health in signals.lost
+        )
+        words = f"{lost} lost the `seen` events and teach nothing: see that the channel sends them"
+        return [_check("signals", "bad", words)]
+    return [_check("signals", "good", f"`seen` events: {len(signals.placements)} placements as usual")]
 
 
 async def _skew(redis: Redis, clock: Clock) -> list[Check]:

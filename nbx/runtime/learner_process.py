@@ -7,7 +7,8 @@ steps again, with the same bounds, so it arrives at the same bits: nothing is lo
 version ever published can be rebuilt from the log.
 
 Sites are stored under `<slot>/<revision>` with their decision, so that doing a step again writes the same values and a
-correction finds the site of the revision it replaces.
+correction finds the site of the revision it replaces. An erased customer's sites are subtracted where the log says so,
+and outlive that for a while (`nbx.runtime.erasing`).
 
 Journal, snapshots and checkpoints are fenced: a script compares the lease first, so a learner that was overtaken while
 it slept publishes nothing more. Sites are not: they lie with their decision, and one that wakes up may still write the
@@ -19,32 +20,41 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from nbx.audit.metrics import LEARNED, LEARNER_LAG_S, SNAPSHOT
+from nbx.audit.signals import Signals, encode_signals
 from nbx.bandits import kernels_learning
-from nbx.bandits.learner import LearnedSites, Learner, Observation
+from nbx.bandits.learner import LearnedSites, Learner
+from nbx.bandits.signals import SignalHealth
 from nbx.bandits.snapshot import encode as encode_snapshot
+from nbx.bandits.teaching import Teaching
 from nbx.clock import SystemClock
 from nbx.decision.serving import Serving
 from nbx.decision.warm_up import warm_up
 from nbx.errors import NotReady, Unavailable, Unsupported
-from nbx.experience.entries import EventEntry, Outcome, TimerEntry, decode_entry
+from nbx.experience.entries import AnyOutcome, EraseEntry, EventEntry, TimerEntry, decode_entry, outcomes_of
+from nbx.experience.erasure import encode_receipt, receipt_of
 from nbx.features.connection import RedisConnection
 from nbx.features.keys import (
     LEASE_LEARNER,
     MODEL_CHECKPOINT,
     MODEL_JOURNAL,
+    MODEL_SIGNALS,
     MODEL_SNAPSHOT,
     MODEL_VERSION,
     partition_keys,
 )
 from nbx.features.lease import Lease
 from nbx.features.store import LogEntry, Store
+from nbx.ids import decision_ref
+from nbx.limits import ERASURE_KEPT_MS
+from nbx.runtime.erasing import on_record
 from nbx.runtime.process import connect, log, pause, stop_event
+from nbx.runtime.weighing import Weighing, observation_of
 from nbx.settings import Settings
 
 LEASE_MS = 5_000
@@ -58,16 +68,17 @@ JOURNAL = 100_000
 """Steps kept in the journal, some 10 MB; at least those after the checkpoint are needed after a kill."""
 _DECISION = b"\xa8decision"
 """Tag of a decision entry as packed: decisions teach nothing and are not even decoded."""
+_TAG_END = 12
+"""It ends within so many bytes, where no other entry's customer id does, were it `decision`."""
 TIMEOUT_MS = 5_000.0
-CHECKPOINT_FORMAT = 1
+CHECKPOINT_FORMAT = 2
 
 Offsets = dict[int, str]
 
-# KEYS 1 lease, 2 and 3 targets; ARGV 1 holder:token, 2 and 3 values. Sets both or neither.
+# KEYS 1 lease, 2… targets; ARGV 1 holder:token, 2… values. Sets all or none.
 _FENCED_SET = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[2], ARGV[2])
-if KEYS[3] then redis.call('SET', KEYS[3], ARGV[3]) end
+for i = 2, #KEYS do redis.call('SET', KEYS[i], ARGV[i]) end
 return 1
 """
 # KEYS 1 lease, 2 journal; ARGV 1 holder:token, 2 step, 3 offsets, 4 length to keep
@@ -92,6 +103,7 @@ class Checkpoint(Struct, frozen=True, kw_only=True):
     learned: int
     """Outcomes taken in since the beginning."""
     learner: bytes
+    teaching: Teaching
 
 
 class LogLearner:
@@ -113,12 +125,15 @@ class LogLearner:
         self._serving = serving
         self._partitions = partitions
         self.learner = Learner()
+        self.weighing = Weighing()
         self.step = 0
         self.learned = 0
         self.offsets: Offsets = {}
         self.reached: Offsets = {}
         """Partition → offset, of the partitions that the last step took something from."""
         self._layouts: set[int] = set()
+        self._receipts: dict[str, bytes] = {}
+        """Key → receipt of erasures that were learned and are to be told once the step is journalled."""
 
     def checkpoint(self) -> bytes:
         """Pack everything needed to continue."""
@@ -129,6 +144,7 @@ class LogLearner:
                 offsets=self.offsets,
                 learned=self.learned,
                 learner=self.learner.checkpoint(),
+                teaching=self.weighing.teaching,
             )
         )
 
@@ -139,6 +155,7 @@ class LogLearner:
             if checkpoint.format != CHECKPOINT_FORMAT:
                 raise ValueError(f"format {checkpoint.format}")  # noqa: TRY301 - one message for all
             self.learner = Learner.restore(checkpoint.learner)
+            self.weighing = Weighing(checkpoint.teaching)
         except (msgspec.DecodeError, ValueError) as error:
             raise Unsupported(
                 f"the learner's checkpoint cannot be read ({error}); delete {MODEL_CHECKPOINT} and {MODEL_JOURNAL} to "
@@ -166,12 +183,12 @@ class LogLearner:
         entries = sorted((entry for page in pages for entry in page), key=_order)
         if not entries and until is None:
             return 0
-        outcomes = list(_outcomes(entries))
-        await self._learn(outcomes)
+        lessons = list(_lessons(entries))
+        await self._learn(lessons)
         self.reached = {entry.partition: entry.entry_id for entry in entries}
         self.offsets |= self.reached
         self.step += 1
-        self.learned += len(outcomes)
+        self.learned += sum(isinstance(lesson, AnyOutcome) for lesson in lessons)
         return len(entries)
 
     async def redo(self) -> int:
@@ -195,16 +212,27 @@ class LogLearner:
             page += more
         return page
 
-    async def _learn(self, outcomes: list[Outcome]) -> None:
-        previous = await self._previous_sites(outcomes)
+    async def write_receipts(self) -> None:
+        """Tell what erasures took from the models; only once their step is journalled, so that the step stands."""
+        for key, receipt in self._receipts.items():
+            await self._connection.execute("SET", key, receipt, "PX", ERASURE_KEPT_MS, timeout_ms=TIMEOUT_MS)
+        self._receipts.clear()
+
+    async def _learn(self, lessons: list[AnyOutcome | EraseEntry]) -> None:
+        previous = await self._previous_sites(lesson for lesson in lessons if isinstance(lesson, AnyOutcome))
         writes = []
-        for outcome in outcomes:
+        for outcome in lessons:
+            if isinstance(outcome, EraseEntry):
+                await self._forget(outcome, previous)
+                continue
+            key = f"{outcome.decision_id}/{outcome.slot}"
+            before = previous.get((key, outcome.revision - 1))
+            observation = self.weighing.observation(outcome, before)
             if not outcome.x:
                 continue
             await self._know_layout(outcome.release)
-            key = f"{outcome.decision_id}/{outcome.slot}"
             try:
-                sites = self.learner.learn(_observation(outcome, key), previous.get((key, outcome.revision - 1)))
+                sites = self.learner.learn(observation, before)
             except ValueError as error:
                 log.error("outcome %s/%d teaches nothing: %s", key, outcome.revision, error)
                 continue
@@ -213,7 +241,30 @@ class LogLearner:
         for at in range(0, len(writes), AT_ONCE):
             await asyncio.gather(*(self._store_sites(outcome, sites) for outcome, sites in writes[at : at + AT_ONCE]))
 
-    async def _previous_sites(self, outcomes: Iterable[Outcome]) -> dict[tuple[str, int], LearnedSites]:
+    async def _forget(self, entry: EraseEntry, latest: Mapping[tuple[str, int], LearnedSites]) -> None:
+        """Subtract what an erased customer taught, as far as it is on record."""
+        response = experience = 0
+        found = await on_record(self._connection, self._store, entry, latest)
+        for outcome, sites in found:
+            await self._know_layout(outcome.release)
+            try:
+                self.learner.unlearn(observation_of(outcome), sites)
+            except ValueError as error:
+                log.error("outcome %s/%d stays learned: %s", sites.key, sites.revision, error)
+                continue
+            response += sites.response is not None
+            experience += sites.experience is not None
+        receipt = structs.replace(
+            receipt_of(entry),
+            response=response,
+            experience=experience,
+            beyond=len(entry.taught) - len(found),
+            step=self.step + 1,
+        )
+        key = partition_keys(decision_ref(entry.erasure_id).partition).erasure(entry.erasure_id)
+        self._receipts[key] = encode_receipt(receipt)
+
+    async def _previous_sites(self, outcomes: Iterable[AnyOutcome]) -> dict[tuple[str, int], LearnedSites]:
         corrected = [o for o in outcomes if o.revision > 0]
         found: list[bytes | None] = []
         for at in range(0, len(corrected), AT_ONCE):
@@ -229,7 +280,7 @@ class LogLearner:
             if sites is not None
         }
 
-    async def _store_sites(self, outcome: Outcome, sites: bytes) -> None:
+    async def _store_sites(self, outcome: AnyOutcome, sites: bytes) -> None:
         plan = await self._serving.plan_of(outcome.release)
         key = _sites_key(outcome)
         first = self._connection.execute(
@@ -257,9 +308,10 @@ class Publisher:
         """Note the offsets a step reached."""
         await self._fenced(_FENCED_JOURNAL, (MODEL_JOURNAL,), step, msgspec.msgpack.encode(dict(offsets)), JOURNAL)
 
-    async def snapshot(self, packed: bytes, version: int) -> None:
-        """Publish a snapshot; workers see the version change."""
-        await self._fenced(_FENCED_SET, (MODEL_SNAPSHOT, MODEL_VERSION), packed, version)
+    async def snapshot(self, packed: bytes, version: int, signals: Sequence[SignalHealth] = ()) -> None:
+        """Publish a snapshot, and with it the health of the placements' signals; workers see the version change."""
+        health = encode_signals(Signals(step=version, placements=list(signals)))
+        await self._fenced(_FENCED_SET, (MODEL_SNAPSHOT, MODEL_VERSION, MODEL_SIGNALS), packed, version, health)
 
     async def checkpoint(self, packed: bytes) -> None:
         """Keep a checkpoint."""
@@ -313,13 +365,15 @@ async def _lead(
     serving = Serving(store)
     state = LogLearner(connection, store, serving, settings.partitions)
     publisher = Publisher(connection, lease)
-    packed = (await store.read([MODEL_CHECKPOINT], TIMEOUT_MS))[0]
+    (packed,), (version,) = [await store.read([key], TIMEOUT_MS) for key in (MODEL_CHECKPOINT, MODEL_VERSION)]
     if packed is not None:
         state.restore(packed)
     again = await state.redo()
+    state.weighing.tell(again=True)
+    await state.write_receipts()
     log.info("learner leads from step %d (%d steps done again, %d outcomes)", state.step, again, state.learned)
     clock = SystemClock()
-    published = state.step - again if again else state.step
+    published = min(state.step - again, int(version or 0))  # a checkpoint may be ahead of the last snapshot
     renewed_ms = checkpoint_ms = snapshot_ms = clock.now_ms()
     checkpointed = state.step - again
     while True:
@@ -327,11 +381,13 @@ async def _lead(
         found = 0 if stop.is_set() else await state.take_step()
         if found:
             await publisher.journal(state.step, state.reached)
+            await state.write_receipts()
             LEARNED.inc(state.learned - before)
+            state.weighing.tell()
         now_ms = clock.now_ms()
         if state.step > published and (stop.is_set() or now_ms - snapshot_ms >= settings.snapshot_interval_ms):
             snapshot = state.learner.snapshot(version=state.step, step=state.step)
-            await publisher.snapshot(encode_snapshot(snapshot), state.step)
+            await publisher.snapshot(encode_snapshot(snapshot), state.step, state.weighing.teaching.health())
             SNAPSHOT.set(state.step)
             published, snapshot_ms = state.step, now_ms
         due = now_ms - checkpoint_ms >= settings.checkpoint_interval_ms
@@ -353,9 +409,9 @@ def _order(entry: LogEntry) -> tuple[int, int, int]:
     return int(ms), int(sequence), entry.partition
 
 
-def _outcomes(entries: Iterable[LogEntry]) -> Iterable[Outcome]:
+def _lessons(entries: Iterable[LogEntry]) -> Iterable[AnyOutcome | EraseEntry]:
     for entry in entries:
-        if _DECISION in entry.payload[:16]:
+        if _DECISION in entry.payload[:_TAG_END]:
             continue
         try:
             decoded = decode_entry(entry.payload)
@@ -364,23 +420,10 @@ def _outcomes(entries: Iterable[LogEntry]) -> Iterable[Outcome]:
             continue
         if isinstance(decoded, EventEntry | TimerEntry):
             LEARNER_LAG_S.set(max(0.0, SystemClock().now_ms() - _order(entry)[0]) / 1000)
-            yield from decoded.outcomes
+            yield from outcomes_of(decoded)
+        elif isinstance(decoded, EraseEntry):
+            yield decoded
 
 
-def _observation(outcome: Outcome, key: str) -> Observation:
-    return Observation(
-        key=key,
-        revision=outcome.revision,
-        action=outcome.action,
-        group=outcome.group,
-        layout=outcome.release,
-        x=outcome.x,
-        response=outcome.response,
-        response_weight=outcome.response_weight,
-        experience=outcome.experience,
-        experience_weight=outcome.experience_weight,
-    )
-
-
-def _sites_key(outcome: Outcome) -> str:
+def _sites_key(outcome: AnyOutcome) -> str:
     return partition_keys(int(outcome.decision_id[:3], 16)).sites(outcome.decision_id)

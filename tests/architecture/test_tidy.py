@@ -23,6 +23,7 @@ ARGUED = {
     "nbx/catalog/conditions.py": "tokenizer, vocabulary and checks of one small language",
     "nbx/bandits/kernels.py": "Numba's cache notices changes only in a kernel's own file",
     "nbx/bandits/learner.py": "the learner and its checkpoint change together",
+    "nbx/cli.py": "one function per command, thin over what it calls",
 }
 ENTRY_POINTS = {"nbx.__main__", "nbx.cli"}
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import uvloop
+from msgspec import structs
 
 from nbx.clock import ManualClock
 from nbx.errors import Unavailable
@@ -44,6 +45,7 @@ def commit_of(
     puts: tuple[Put, ...] = (),
     arm: tuple[Timer, ...] = (),
     cancel: tuple[str, ...] = (),
+    drop: tuple[str, ...] = (),
 ) -> Commit:
     return Commit(
         partition=partition,
@@ -54,6 +56,7 @@ def commit_of(
         puts=puts,
         arm=arm,
         cancel=cancel,
+        drop=drop,
     )
 
 
@@ -193,6 +196,43 @@ def test_puts_end_and_may_then_be_new_again(world: World) -> None:
         await eventually(ended, world.pass_time)
         assert await store.read([long.key, ANNA], TIMEOUT_MS) == [b"2", bytes(7) + b"\x01state"]
         assert (await store.commit(commit_of(1, puts=(short,)), TIMEOUT_MS)).verdict is Verdict.DONE
+
+    world.run(story)
+
+
+def test_dropped_keys_are_gone_all_or_none(world: World) -> None:
+    async def story(store: Store) -> None:
+        a, b, c = KEYS.decision("a"), KEYS.decision("b"), KEYS.decision("c")
+        puts = (Put(a, b"A", 60_000), Put(b, b"B", 60_000))
+        await store.commit(commit_of(0, puts=puts, arm=(Timer("a", 1),)), TIMEOUT_MS)
+        drop = commit_of(1, entries=(b"e",), puts=(Put(c, b"C", 60_000),), drop=(a, "gone", b), cancel=("a",))
+        assert (await store.commit(structs.replace(drop, expected_version=7), TIMEOUT_MS)).verdict is Verdict.STALE
+        assert await store.read([a, b, c], TIMEOUT_MS) == [b"A", b"B", None]
+        assert (await store.commit(drop, TIMEOUT_MS)).verdict is Verdict.DONE
+        assert await store.read([a, b, c], TIMEOUT_MS) == [None, None, b"C"]
+        assert await log_of(store) == [b"e"]
+        assert await store.due(3, 1, 1) == []
+        both = commit_of(2, puts=(Put(c, b"D", 60_000, only_new=True),), drop=(c,))
+        assert await store.commit(both, TIMEOUT_MS) == Committed(Verdict.EXISTS, b"C"), "a drop is no leave to put"
+
+    world.run(story)
+
+
+def test_a_put_on_the_state_gives_it_an_end_and_a_commit_takes_the_end_away(world: World) -> None:
+    async def story(store: Store) -> None:
+        ending = Put(ANNA, bytes(7) + b"\x02last", 40)
+        await store.commit(commit_of(0), TIMEOUT_MS)
+        assert (await store.commit(commit_of(1, puts=(ending,)), TIMEOUT_MS)).verdict is Verdict.DONE
+        assert (await store.commit(commit_of(1), TIMEOUT_MS)).verdict is Verdict.STALE
+        assert (await store.commit(commit_of(2, state=b"on"), TIMEOUT_MS)).verdict is Verdict.DONE
+        ben = KEYS.customer("ben")
+        await store.commit(commit_of(0, key=ben, puts=(Put(ben, bytes(7) + b"\x01end", 40),)), TIMEOUT_MS)
+
+        async def ended() -> bool:
+            return await store.read([ben], TIMEOUT_MS) == [None]
+
+        await eventually(ended, world.pass_time)
+        assert await store.read([ANNA], TIMEOUT_MS) == [bytes(7) + b"\x03on"]
 
     world.run(story)
 
@@ -401,6 +441,7 @@ def test_answers_as_the_fake_does(world: World, seed: int) -> None:
                 ),
                 arm=tuple(Timer(f"t{rng.integers(20)}", int(rng.integers(100))) for _ in range(rng.integers(3))),
                 cancel=tuple(f"t{rng.integers(20)}" for _ in range(rng.integers(3))),
+                drop=tuple(marks[rng.integers(40)] for _ in range(rng.integers(2))),
             )
             assert await store.commit(commit, TIMEOUT_MS) == await fake.commit(commit, TIMEOUT_MS)
         assert await store.read(customers + marks, TIMEOUT_MS) == await fake.read(customers + marks, TIMEOUT_MS)

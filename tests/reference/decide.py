@@ -76,6 +76,19 @@ def priced(
     return Candidate(action.name, z, math.sqrt(max(variance, 0.0)), action.value, exchange * (1 + strain) * points)
 
 
+def chance(x: Sequence[float], mean: Sequence[float], covariance: Sequence[Sequence[float]]) -> float:
+    """Chance of yes under a Gaussian log-odds, by MacKay's equation 13."""
+    d = len(x)
+    z = sum(mean[i] * x[i] for i in range(d))
+    variance = sum(x[i] * covariance[i][j] * x[j] for i in range(d) for j in range(d))
+    return 1 / (1 + math.exp(-z / math.sqrt(1 + math.pi * variance / 8)))
+
+
+def worth(prior: float, strength: float, reported: Sequence[float]) -> float:
+    """Value of an acceptance: `strength` imagined reports of `prior` among those there were, never below 0."""
+    return max(0.0, (strength * prior + sum(reported)) / (strength + len(reported)))
+
+
 def unpacked(packed: Sequence[float], d: int) -> list[list[float]]:
     """Return the full symmetric matrix of a packed upper triangle."""
     full = np.zeros((d, d))

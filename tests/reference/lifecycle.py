@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from nbx.experience.entries import DecisionEntry, Entry, EventEntry, TimerEntry
+from nbx.experience.entries import DecisionEntry, Entry, EraseEntry, EventEntry, TimerEntry
 
 TRUTH = (
     "not_delivered",
@@ -106,9 +106,12 @@ class Reference:
                 self._hear((entry.event.decision_id, entry.event.slot), entry.event.type, entry.at_ms)
             case TimerEntry():
                 key = (entry.decision_id, entry.slot)
-                if key in self.slots:
+                if key in self.slots and entry.kind != "goal":
                     self.slots[key].hear_timer(entry.kind, entry.at_ms)
                     self._note(key)
+            case EraseEntry():
+                self.slots.clear()
+                self.told.clear()
             case _:
                 pass
 

@@ -96,6 +96,8 @@ class FakeStore:
             log.append((self._next_id(log), payload))
         for put in commit.puts:
             self._values[put.key] = (put.value, self.clock.now_ms() + put.ttl_ms)
+        for key in commit.drop:
+            self._values.pop(key, None)
         timers = self._timers.setdefault(keys.timers, {})
         for member in commit.cancel:
             timers.pop(member, None)

@@ -22,15 +22,25 @@ from nbx.clock import ManualClock
 from nbx.decision.messages import DecideRequest
 from nbx.decision.recovery import recover
 from nbx.decision.service import DecisionService
-from nbx.errors import Unavailable
-from nbx.experience.entries import DecisionEntry, Entry, Event, EventEntry, Outcome, TimerEntry, decode_entry
+from nbx.errors import Unavailable, Unknown
+from nbx.experience.entries import (
+    DecisionEntry,
+    Entry,
+    EraseEntry,
+    Event,
+    EventEntry,
+    Outcome,
+    TimerEntry,
+    decode_entry,
+)
+from nbx.experience.erasure import ErasureService
 from nbx.experience.fold import fold
 from nbx.experience.lifecycle import OpenDecision, decode_open, encode_open
 from nbx.experience.service import EventService
 from nbx.features.keys import partition_keys
 from nbx.features.state import CustomerState, decode_state, encode_state
 from nbx.features.store import Commit, Committed, versioned
-from nbx.ids import partition_of
+from nbx.ids import decision_ref, partition_of
 from nbx.runtime.keeper_process import run_due
 from tests.reference.lifecycle import TRUTH, Reference
 from tests.simulation.store_fake import FakeStore
@@ -127,6 +137,7 @@ class World:
         self.events = EventService(
             self.store, lambda: self.plan, self.clock, partitions=PARTITIONS, dedupe_ms=24 * HOUR_MS
         )
+        self.erasures = ErasureService(self.store, lambda: self.plan, self.clock, partitions=PARTITIONS)
         self._init_books()
 
     def current(self) -> tuple[Plan, BoundModel]:
@@ -140,7 +151,8 @@ class World:
     def _init_books(self) -> None:
         self.slots: list[tuple[str, int]] = []
         """Slots that callers were given."""
-        self.answered: set[str] = set()
+        self.answered: dict[str, str] = {}
+        """Decision → customer."""
         self.acknowledged: set[str] = set()
         self.unheard: list[Event] = []
         """Sent, and no answer came: to be sent again."""
@@ -169,6 +181,8 @@ class World:
             return self._tell([self.sent[int(self.rng.integers(len(self.sent)))]])
         if draw < 0.9 and self.unheard:
             return self._tell([self.unheard.pop(0)])
+        if draw < 0.92:
+            return self._erase()
         return self._keep() if draw < 0.97 else self._recover()
 
     async def _decide(self) -> None:
@@ -179,7 +193,7 @@ class World:
             request_id=f"request-{self.rng.integers(20)}" if self.rng.random() < 0.2 else "",
         )
         reply = await self.decisions.decide(request)
-        self.answered.add(reply.decision_id)
+        self.answered[reply.decision_id] = request.customer_id
         self.degraded += bool(reply.degraded)
         self.slots += [(reply.decision_id, slot.slot) for slot in reply.slots if slot.action]
 
@@ -220,6 +234,10 @@ class World:
             else:  # a degraded decision that is not logged yet
                 assert result.code == "decision_unknown", result
 
+    async def _erase(self) -> None:
+        with contextlib.suppress(Unavailable, Unknown):
+            await self.erasures.erase(f"customer-{self.rng.integers(CUSTOMERS)}")
+
     async def _keep(self) -> None:
         with contextlib.suppress(Unavailable):
             await run_due(self.store, self.events, PARTITIONS, self.clock.now_ms())
@@ -255,7 +273,8 @@ class World:
 
 async def lived(seed: int, monkeypatch: pytest.MonkeyPatch) -> World:
     world = World(seed)
-    monkeypatch.setattr("nbx.decision.service.new_decision_id", world.decision_id)
+    for module in ("decision.service", "experience.erasure"):
+        monkeypatch.setattr(f"nbx.{module}.new_decision_id", world.decision_id)
     for _ in range(STEPS):
         await world.step()
     await world.settle()
@@ -281,17 +300,33 @@ def check_promises(world: World, log: list[Entry]) -> None:
     assert world.acknowledged <= ids.keys()
     assert {event_id: count for event_id, count in ids.items() if count > 1} == {}
     decided = Counter(entry.decision_id for entry in log if isinstance(entry, DecisionEntry))
-    assert world.answered <= decided.keys()
+    ended_ms = {entry.customer_id: entry.at_ms for entry in log if isinstance(entry, EraseEntry)}
+    for decision_id in world.answered.keys() - decided.keys():
+        made_ms = decision_ref(decision_id).at_ms
+        assert made_ms <= ended_ms[world.answered[decision_id]], "only an erasure keeps a decision out of the log"
     assert max(decided.values()) == 1
-    unnoticed = decided.keys() - world.answered
+    unnoticed = decided.keys() - world.answered.keys()
+    erased = {entry.decision_id for entry, _ in erasures_of(log)}
     for entry in log:
-        if isinstance(entry, DecisionEntry) and entry.decision_id in unnoticed:
+        if isinstance(entry, DecisionEntry) and entry.decision_id in unnoticed - erased:
             wanted = {f"withdrawn:{entry.decision_id}:{n}" for n, slot in enumerate(entry.slots) if slot.action}
             assert wanted <= ids.keys(), "committed unnoticed and not withdrawn"
     # a retry finds what its first try committed unnoticed, and may do so before that is withdrawn
     retried = {entry.decision_id for entry in log if isinstance(entry, DecisionEntry) and entry.request.request_id}
     withdrawn = {id_.split(":")[1] for id_ in ids if id_.startswith("withdrawn:")}
-    assert not withdrawn & (world.answered - retried), "withdrawn, although its caller has it"
+    assert not withdrawn & (world.answered.keys() - retried), "withdrawn, although its caller has it"
+
+
+def erasures_of(log: list[Entry]) -> list[tuple[DecisionEntry, EraseEntry]]:
+    """Return every decision of a life that was ended, with what ended it."""
+    lives: dict[str, list[DecisionEntry]] = {}
+    ended: list[tuple[DecisionEntry, EraseEntry]] = []
+    for entry in log:
+        if isinstance(entry, DecisionEntry):
+            lives.setdefault(entry.customer_id, []).append(entry)
+        elif isinstance(entry, EraseEntry):
+            ended += [(decision, entry) for decision in lives.pop(entry.customer_id, [])]
+    return ended
 
 
 def check_caps(world: World, log: list[Entry]) -> None:
@@ -348,16 +383,20 @@ async def check_rebuild(world: World, log: list[Entry]) -> None:
     opened: dict[str, OpenDecision] = {}
     for entry in log:
         state = states.setdefault(entry.customer_id, CustomerState())
+        if isinstance(entry, EraseEntry):
+            opened = {id_: each for id_, each in opened.items() if each.customer_id != entry.customer_id}
         decision_id = entry.event.decision_id if isinstance(entry, EventEntry) else getattr(entry, "decision_id", "")
-        folded = fold(state, opened.get(decision_id), entry, world.plan.rules)
+        folded = fold(state, opened.get(decision_id), entry, world.plan.rules, opened)
         if folded.decision is not None:
             opened[decision_id] = folded.decision
         if isinstance(entry, EventEntry | TimerEntry):
-            assert folded.outcomes == entry.outcomes
+            assert (folded.outcomes, folded.goals) == (entry.outcomes, entry.goals)
     for customer_id, state in states.items():
         assert encode_state(state) == encode_state(await world.stored(customer_id))
     for decision_id, decision in opened.items():
         assert encode_open(decision) == await world.opened(decision_id)
+    for erased, _ in erasures_of(log):
+        assert await world.opened(erased.decision_id) is None
 
 
 def test_the_worlds_have_conflicts_and_faults_in_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -373,6 +412,8 @@ def test_the_worlds_have_conflicts_and_faults_in_them(monkeypatch: pytest.Monkey
     assert any(isinstance(entry, TimerEntry) and entry.outcomes for entry in log)
     assert any(isinstance(entry, EventEntry) and entry.event.event_id.startswith("withdrawn:") for entry in log)
     assert any(o.revision > 1 for e in log if isinstance(e, EventEntry) for o in e.outcomes)
+    assert len({entry.erasure_id for _, entry in erasures_of(log)}) > 1
+    assert any(entry.timers for _, entry in erasures_of(log)), "no erasure met an open slot"
 
 
 def test_one_seed_is_one_world(monkeypatch: pytest.MonkeyPatch) -> None:

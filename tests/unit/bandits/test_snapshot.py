@@ -34,6 +34,9 @@ def snapshot(**change: Any) -> Snapshot:
         "prior_precision": 4.0,
         "values": [1.5, 0.0],
         "value_counts": [2.0, 0.0],
+        "exploration": 0.4,
+        "half_life": 1e3,
+        "changes": [0, 1],
     }
     return Snapshot(**{**fields, **change})
 
@@ -97,8 +100,8 @@ def test_a_plan_without_actions_binds() -> None:
 
 
 def test_a_learner_that_saw_nothing_binds_to_the_prior() -> None:
-    model = bind(Learner(prior_precision=2.0).snapshot(3, 0), COLUMNS, ["a"], ["g"])
-    assert model.cov_packed.tolist() == [[0.5, 0.0, 0.0, 0.5, 0.0, 0.5]]
+    model = bind(Learner().snapshot(3, 0), COLUMNS, ["a"], ["g"])
+    assert model.cov_packed.tolist() == [[1.0, 0.0, 0.0, 1.0, 0.0, 1.0]]
     assert (model.version, model.step) == (3, 0)
 
 

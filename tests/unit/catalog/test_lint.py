@@ -4,8 +4,9 @@ import pytest
 from msgspec.structs import replace
 
 from nbx import limits
-from nbx.catalog.lint import BUILT_IN_WIDTH, Finding, catalog_faults, feature_width, lint_catalog
-from nbx.catalog.model import Action, Catalog, DefaultChoice, Group, Limit, Placement, Treatment
+from nbx.catalog.lint import BUILT_IN_WIDTH, SLOT_EVENTS, Finding, catalog_faults, feature_width, lint_catalog
+from nbx.catalog.model import Action, Catalog, DefaultChoice, Goal, Group, Limit, Placement, Treatment
+from nbx.experience import lifecycle
 from nbx.features.schema import Aggregate, Encoding, Feature
 
 HERO = Treatment(name="hero", placements=("web",))
@@ -84,6 +85,15 @@ def test_a_good_catalog_has_neither_faults_nor_warnings() -> None:
 )
 def test_each_rule_refuses_alone(catalog: Catalog, path: str, code: str) -> None:
     assert [(each.path, each.code) for each in catalog_faults(catalog)] == [(path, code)]
+
+
+def test_no_goal_is_an_event_of_a_slot() -> None:
+    """The list is kept in the catalog, which knows nothing of the life of slots."""
+    assert SLOT_EVENTS >= lifecycle.SLOT_EVENTS
+    for event, codes in (("came_back", []), ("seen", ["goal_event"]), ("no_time", ["goal_event"])):
+        goal = Goal(event=event, within_ms=1000, value=1.0)
+        found = catalog_faults(replace(GOOD, placements=(replace(PLACEMENT, goal=goal),)))
+        assert [each.code for each in found] == codes
 
 
 def test_width_fits_to_the_last_column() -> None:

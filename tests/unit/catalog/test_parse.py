@@ -9,7 +9,7 @@ import pytest
 
 from nbx import limits
 from nbx.catalog.lint import lint_catalog
-from nbx.catalog.model import Catalog, DefaultChoice, Limit, Pause
+from nbx.catalog.model import Catalog, DefaultChoice, Goal, Limit, Pause
 from nbx.catalog.parse import DEPTH, FINDINGS, CatalogFaults, Finding, parse_catalog, scale_durations
 from nbx.errors import SetupError
 from nbx.features.schema import Aggregate, Encoding
@@ -285,6 +285,63 @@ def test_scaled_durations_keep_their_proportions() -> None:
     assert features["hours_since_visit"].default == pytest.approx(720 / 10_080)
     assert features["tenure_years"].encoding == catalog.features[2].encoding
     assert catalog == parse_catalog(EXAMPLE)
+
+
+def placement(fields: str) -> str:
+    return HEAD.replace("impressions: reported", f"impressions: reported, {fields}") + ACTION.format(name="up", value=1)
+
+
+def test_goals_stakes_and_learned_values_arrive_as_written() -> None:
+    catalog = parse_catalog(placement("stakes: 0.25, goal: {event: task_completed, within: 30m, value: 3.5}"))
+    [hero] = catalog.placements
+    assert hero.stakes == 0.25
+    assert hero.goal == Goal(event="task_completed", within_ms=1_800_000, value=3.5)
+    fast = scale_durations(catalog, 100.0, least_attention_ms=1).placements[0].goal
+    assert fast == Goal(event="task_completed", within_ms=18_000, value=3.5)
+    for written, value, strength in (("20", 20, 0), ("{prior: 20}", 20, 10), ("{prior: 0, strength: 2.5}", 0, 2.5)):
+        [up] = parse_catalog(HEAD + ACTION.format(name="up", value=written)).actions
+        assert (up.value, up.value_strength) == (value, strength)
+    assert msgspec.json.decode(msgspec.json.encode(catalog), type=Catalog) == catalog
+    for empty in ("", "~"):
+        assert parse_catalog(placement(f"goal: {empty}")).placements[0].goal is None
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (placement("goal: {}"), ["5:47 goal.event missing", "5:47 goal.within missing", "5:47 goal.value missing"]),
+        (placement("goal: came_back"), ["5:53 goal type"]),
+        (placement("goal: [came_back]"), ["5:47 goal type"]),
+        (placement("goal: {event: a, within: 0s, value: 1}"), ["5:72 goal.within range"]),
+        (placement("goal: {event: a, within: 1h, value: 0}"), ["5:83 goal.value range"]),
+        (placement("goal: {event: a, within: 1h, value: .nan}"), ["5:83 goal.value not_finite"]),
+        (placement("goal: {event: ' ', within: 1h, value: 1}"), ["5:61 goal.event missing"]),
+        (placement("goal: {event: a, within: 1h, value: 1, by: me}"), ["5:86 goal.by unknown_key"]),
+        (placement("goal: {event: accepted, within: 1h, value: 1}"), ["5:61 goal.event goal_event"]),
+        (placement("goal: {event: a, within: 8d, value: 1}"), ["5:72 goal.within goal_too_late"]),
+        (placement("stakes: 1.1"), ["5:55 stakes range"]),
+        (placement("stakes: -0.1"), ["5:55 stakes range"]),
+        (placement("stakes: high"), ["5:55 stakes type"]),
+    ],
+)
+def test_faults_of_goals_and_stakes_are_placed(text: str, found: list[str]) -> None:
+    assert [each.replace("placements.hero.", "") for each in brief(text)] == found
+
+
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ("{}", ["9:22 value.prior missing"]),
+        ("{prior: -1}", ["9:37 value.prior range"]),
+        ("{prior: 1, strength: 0}", ["9:50 value.strength range"]),
+        ("{prior: 1, strenght: 3}", ["9:40 value.strenght unknown_key"]),
+        ("[1]", ["9:22 value type"]),
+        ("much", ["9:29 value type"]),
+    ],
+)
+def test_faults_of_a_learned_value_are_placed(written: str, found: list[str]) -> None:
+    text = HEAD + ACTION.format(name="up", value=written)
+    assert [each.replace("actions.up.", "") for each in brief(text)] == found
 
 
 def test_a_set_duration_never_becomes_unset() -> None:

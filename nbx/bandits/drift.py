@@ -1,0 +1,193 @@
+"""When the world changes: how much of what an action learned still holds.
+
+Two watchers, both fed with predictions made before their outcome was learned.
+
+**Abrupt** (`ChangeDetector`, one per action): River's ADWIN over the residuals y − p. A model that predicts well leaves
+residuals with mean 0, whatever the customers. When ADWIN says that their mean changed, the split with the largest
+squared difference of means tells since when (ADWIN's own window still holds most of what came before: it drops one
+bucket at a time), and the action's evidence is cut to as many observations. The detector keeps the residuals since it
+began, at most `RESIDUALS`, so that a restored one is fed the same numbers and goes on to the bit: ADWIN itself cannot
+be stored.
+
+**Gradual** (`HalfLife`, one per learner): beside every action's model run four offsets of the log-odds that forget with
+the half-lives of `HALF_LIVES`. While the model predicts best without them nothing has moved. When an offset has
+predicted better by `CONVINCED` nats, the models forget with its half-life; when long nothing was gained they try the
+next longer one. A page of probabilities that drifts by itself is thus followed, and a still world is never forgotten.
+
+Source: Bifet and Gavaldà (2007), Learning from time-changing data with adaptive windowing.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+from river import drift
+
+from nbx.bandits import kernels_learning
+
+if TYPE_CHECKING:
+    from nbx.bandits.kernels import F64
+
+RESIDUALS = 2048
+"""Residuals a detector holds before it begins again with the latest half: 8 KB per action."""
+FALSE_ALARM = 0.01
+"""ADWIN's confidence. Its bound is generous: no alarm in 80,000 answers of a still world, and half of the changes from
+0.3 to 0.1 found within 140."""
+CLOCK = 16
+"""Residuals between two tests of ADWIN."""
+WORTH_CUTTING = 0.8
+"""A cut that leaves more than this share of the evidence changes nothing worth the trouble."""
+
+HALF_LIVES = (1_000.0, 4_000.0, 16_000.0, 64_000.0)
+"""Half-lives that are tried, in observations of an action; the longest of all is never to forget."""
+CONVINCED = 6.0
+"""Nats by which an offset must have predicted better: odds of 400 to 1."""
+SCORE_MEMORY = 1.0 - 1.0 / 20_000.0
+"""How much of a score is left after an observation: evidence of drift is itself forgotten."""
+PATIENCE = 4.0
+"""Half-lives without a gain before the next longer one is tried."""
+OFFSET_PRECISION = 16.0
+"""Of an offset's prior N(0, 1/16): a drift of a quarter in log-odds is nothing strange."""
+
+
+class ChangeDetector:
+    """Watches the residuals of one action.
+
+    Examples
+    --------
+    >>> detector, rng = ChangeDetector(), np.random.default_rng(1)
+    >>> still = [detector.update(float(rng.random() < 0.3) - 0.3) for _ in range(900)]
+    >>> moved = [detector.update(float(rng.random() < 0.7) - 0.3) for _ in range(200)]
+    >>> any(still), 10 <= max(moved) <= 150
+    (False, True)
+    """
+
+    def __init__(self, residuals: bytes = b"") -> None:
+        self._residuals: list[float] = []
+        self._adwin = _adwin()
+        for residual in np.frombuffer(residuals, "<f4").tolist():
+            self._feed(residual)
+
+    def update(self, residual: float) -> int:
+        """Take in y − p, in −1..1; return how many of the latest observations still hold, 0 when nothing changed."""
+        if len(self._residuals) >= RESIDUALS:
+            kept = self._residuals[-RESIDUALS // 2 :]
+            self._residuals, self._adwin = [], _adwin()
+            for earlier in kept:
+                self._feed(earlier)
+        if not self._feed(float(np.float32(residual))):
+            return 0
+        holds = _since_split(np.array(self._residuals))
+        self._residuals, self._adwin = [], _adwin()
+        return holds
+
+    def encode(self) -> bytes:
+        """Return the residuals, float32, little-endian."""
+        return np.array(self._residuals, "<f4").tobytes()
+
+    def _feed(self, residual: float) -> bool:
+        self._residuals.append(residual)
+        self._adwin.update(residual)
+        return bool(self._adwin.drift_detected)
+
+
+def _adwin() -> drift.ADWIN:
+    return drift.ADWIN(delta=FALSE_ALARM, clock=CLOCK)
+
+
+def _since_split(residuals: F64) -> int:
+    """How many of the residuals come after the likeliest change of their mean, ≥ 1."""
+    n = len(residuals)
+    sums = np.cumsum(residuals)
+    before = np.arange(1, n)
+    apart = sums[:-1] / before - (sums[-1] - sums[:-1]) / (n - before)
+    return n - 1 - int((apart**2 * before * (n - before)).argmax())
+
+
+class HalfLifeState(msgspec.Struct, frozen=True, kw_only=True):
+    """A `HalfLife` as plain data."""
+
+    current: int
+    since: int
+    scores: list[float]
+
+
+class HalfLife:
+    """Chooses how fast all models forget.
+
+    Examples
+    --------
+    >>> HalfLife().forgetting
+    1.0
+    """
+
+    def __init__(self, state: HalfLifeState | None = None) -> None:
+        self.current = len(HALF_LIVES) if state is None else state.current
+        """Position in `HALF_LIVES`; its length: never forget."""
+        self.since = 0 if state is None else state.since
+        """Observations since it changed."""
+        self.scores = np.zeros(len(HALF_LIVES)) if state is None else np.array(state.scores)
+        """Nats by which each offset predicted better, faded."""
+
+    @property
+    def forgetting(self) -> float:
+        """γ per observation of an action, in (0, 1]."""
+        return 1.0 if self.current == len(HALF_LIVES) else 0.5 ** (1.0 / HALF_LIVES[self.current])
+
+    def update(self, offsets: F64, logit: float, y: float, actions: int) -> bool:
+        """Score the offsets of an action on one answer and let them learn it; True when γ changed.
+
+        Parameters
+        ----------
+        offsets
+            float64[2, 4] of the action, updated in place: offset and precision for each of `HALF_LIVES`; begins with
+            zeros.
+        logit
+            What the action's model predicted.
+        y
+            0..1.
+        actions
+            How many actions share the observations, ≥ 1.
+        """
+        kernels_learning.track(offsets, _KEEP, OFFSET_PRECISION, logit, y, SCORE_MEMORY, self.scores)
+        self.since += 1
+        shorter = self.scores[: self.current]
+        best = int(shorter.argmax()) if self.current else 0
+        if self.current and shorter[best] > CONVINCED:
+            return self._move(best)
+        if self.current < len(HALF_LIVES) and self.since > PATIENCE * HALF_LIVES[self.current] * actions:
+            return self._move(self.current + 1)
+        return False
+
+    def encode(self) -> HalfLifeState:
+        """Return everything a bit-identical continuation needs."""
+        return HalfLifeState(current=self.current, since=self.since, scores=self.scores.tolist())
+
+    def _move(self, to: int) -> bool:
+        self.current, self.since = to, 0
+        self.scores[:] = 0.0
+        return True
+
+
+_KEEP = np.array([0.5 ** (1.0 / half_life) for half_life in HALF_LIVES])
+
+
+def offsets() -> F64:
+    """Return what `HalfLife.update` keeps for an action that was never seen: float64[2, 4]."""
+    return np.zeros((2, len(HALF_LIVES)))
+
+
+def share_to_keep(holds: int, evidence: float) -> float:
+    """Return the share of an action's evidence that `holds` observations are; 1 when cutting is not worth it.
+
+    Examples
+    --------
+    >>> share_to_keep(100, 1000.0), share_to_keep(100, 110.0), share_to_keep(100, 0.0)
+    (0.1, 1.0, 1.0)
+    """
+    if evidence <= 0.0 or holds > WORTH_CUTTING * evidence:
+        return 1.0
+    return max(holds, 1) / evidence if math.isfinite(evidence) else 1.0

@@ -1,0 +1,169 @@
+"""What an outcome may teach, and how much: the step between the fold's outcome and the learner's observation.
+
+The log keeps what the fold said. Two things only the learner knows, as they are learned from all outcomes in log order:
+whether a placement's exposures are still reported (`nbx.bandits.signals`), and how much of an `unknown` cause is really
+about the action. For the latter the outcome's own response weight is the prior, and the weight used is the share of
+`assumption` among outcomes of the same kind on the same placement whose cause is known, explicit or inferred. Of the
+same kind, because every `ignored` is an assumption and says nothing about what stands behind a bare `failed`. Counts
+decay by the time of the decision, which all revisions of a slot share: a cause that arrives late moves exactly what was
+counted before, from one cause to the other.
+
+A slot that taught a model is always corrected there, even while its placement is paused; only what has taught nothing
+yet is held back. Otherwise a loss would take back old truths and put nothing in their place.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+from msgspec import Struct, field
+
+from nbx.bandits.signals import Signal, SignalHealth
+
+ANSWERED = frozenset({"accepted", "declined", "dismissed", "converted"})
+"""Outcomes that prove exposure by themselves."""
+UNSEEN = frozenset({"not_seen", "not_delivered"})
+PRIOR_COUNT = 10.0
+"""Outcomes of known cause that weigh as much as the prior."""
+HALF_LIFE_MS = 30 * 86_400_000
+"""Of what is known about causes: pages and scripts are mended within weeks."""
+
+Held = Literal["", "unseen", "paused"]
+
+
+class Lesson(Struct, frozen=True, kw_only=True):
+    """An outcome as far as it decides about teaching."""
+
+    placement: str
+    outcome: str
+    cause: str
+    """Empty: not negative."""
+    seen_reported: bool
+    """The channel reported the exposure, or it is implicit."""
+    response: int | None
+    response_weight: float
+    """By cause; for `unknown` the prior."""
+    experience_weight: float
+    decided_ms: int
+    at_ms: int
+    previous: str | None = None
+    """Outcome of the revision that this one replaces."""
+    previous_cause: str = ""
+    previous_seen_reported: bool = True
+
+
+class Weights(NamedTuple):
+    """What an outcome teaches with."""
+
+    response: float
+    experience: float
+    held: Held
+    """Why it teaches less than its cause allows: its exposure was not reported, or its placement is paused."""
+
+
+class KnownCauses(Struct):
+    """Decayed counts as of `at_ms`."""
+
+    count: float = 0.0
+    assumption: float = 0.0
+    at_ms: int = 0
+
+    def add(self, sign: float, cause: str, at_ms: int) -> None:
+        """Count a cause (sign 1), or take one back that was counted (−1)."""
+        if at_ms > self.at_ms:
+            keep = math.exp2((self.at_ms - at_ms) / HALF_LIFE_MS)
+            self.count, self.assumption, self.at_ms = self.count * keep, self.assumption * keep, at_ms
+        weight = sign * math.exp2((at_ms - self.at_ms) / HALF_LIFE_MS)
+        self.count = max(self.count + weight, 0.0)
+        if cause == "assumption":
+            self.assumption = min(max(self.assumption + weight, 0.0), self.count)
+
+    def share(self, prior: float, at_ms: int) -> float:
+        """Share of assumption at a time, 0..1; `prior` is that of nothing known."""
+        keep = math.exp2(min(self.at_ms - at_ms, 0) / HALF_LIFE_MS)
+        return (self.assumption * keep + PRIOR_COUNT * prior) / (self.count * keep + PRIOR_COUNT)
+
+
+class Teaching(Struct):
+    """The state of it: a fold of outcomes in log order, itself what a checkpoint holds.
+
+    Examples
+    --------
+    >>> teaching = Teaching()
+    >>> def failed(cause, weight):
+    ...     return Lesson(
+    ...         placement="hero", outcome="failed", cause=cause, seen_reported=True, response=0, decided_ms=0, at_ms=0,
+    ...         response_weight=weight, experience_weight=1.0,
+    ...     )
+    >>> teaching.weigh(failed("unknown", 0.5)).response
+    0.5
+    >>> for _ in range(30):
+    ...     _ = teaching.weigh(failed("execution", 0.0))
+    >>> teaching.weigh(failed("unknown", 0.5)).response
+    0.125
+    """
+
+    signals: dict[str, Signal] = field(default_factory=dict)
+    """By placement."""
+    causes: dict[str, dict[str, KnownCauses]] = field(default_factory=dict)
+    """By placement and outcome."""
+
+    def weigh(self, lesson: Lesson, *, taught_response: bool = False, taught_experience: bool = False) -> Weights:
+        """Take an outcome in, and return the weights with which it teaches.
+
+        Parameters
+        ----------
+        lesson
+            The outcome; every one in log order, also those that teach nothing.
+        taught_response, taught_experience
+            Whether the revision that it replaces taught that model.
+        """
+        signal = self.signals.setdefault(lesson.placement, Signal())
+        was_lost = signal.lost
+        _listen(signal, lesson)
+        if signal.lost != was_lost:
+            signal.since_ms = lesson.at_ms
+        self._count(lesson)
+        response, experience = lesson.response_weight, lesson.experience_weight
+        if lesson.cause == "unknown" and lesson.response == 0:
+            known = self.causes.get(lesson.placement, {}).get(lesson.outcome)
+            response = response if known is None else known.share(response, lesson.decided_ms)
+        held: Held = ""
+        if signal.lost:
+            held = "paused"
+        elif signal.reports and not lesson.seen_reported and lesson.response is not None:
+            held = "unseen"
+        if held and not taught_response:
+            response = 0.0
+        # a failure is an experience whether or not it was seen
+        if held and not taught_experience and (held == "paused" or lesson.outcome in ANSWERED):
+            experience = 0.0
+        return Weights(response, experience, held)
+
+    def health(self) -> list[SignalHealth]:
+        """Return how the signals of all placements are, by name."""
+        return [self.signals[name].health(name) for name in sorted(self.signals)]
+
+    def _count(self, lesson: Lesson) -> None:
+        """Count a known cause in place of the one that was known before."""
+        before, now = (lesson.previous, lesson.previous_cause), (lesson.outcome, lesson.cause)
+        if before == now:
+            return
+        for sign, outcome, cause in ((-1.0, *before), (1.0, *now)):
+            if outcome is not None and cause not in ("", "unknown"):
+                known = self.causes.setdefault(lesson.placement, {}).setdefault(outcome, KnownCauses())
+                known.add(sign, cause, lesson.decided_ms)
+
+
+def _listen(signal: Signal, lesson: Lesson) -> None:
+    """Take in what an outcome says about the signal, if it is news."""
+    seen, decided_ms = lesson.seen_reported, lesson.decided_ms
+    if lesson.outcome in ANSWERED:
+        again = lesson.previous in ANSWERED
+        if not again or seen > lesson.previous_seen_reported:
+            signal.answer(seen=seen, late=again, decided_ms=decided_ms)
+    elif lesson.outcome == "ignored":
+        signal.timeout(seen=True, late=lesson.previous in UNSEEN, decided_ms=decided_ms)
+    elif lesson.outcome in UNSEEN and lesson.cause == "unknown" and lesson.previous is None:
+        signal.timeout(seen=False, late=False, decided_ms=decided_ms)

@@ -1,0 +1,137 @@
+"""Between the log's outcomes and the learner: the weights each teaches with, and the alarm when a signal is lost.
+
+What was weighed is told apart from the weighing, after the step is journalled: a step done again after a kill weighs
+the same and must not count or warn twice.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from nbx.audit.metrics import NOT_TAUGHT, SIGNAL_LOST, SIGNAL_SEEN_RATIO
+from nbx.bandits.learner import LearnedSites, Observation
+from nbx.bandits.teaching import Lesson, Teaching, Weights
+from nbx.catalog.plan import goal_model
+from nbx.experience.entries import GoalOutcome
+from nbx.ids import decision_ref
+from nbx.runtime.process import log
+
+if TYPE_CHECKING:
+    from nbx.bandits.signals import SignalHealth
+    from nbx.experience.entries import AnyOutcome, Outcome
+
+
+class Weighing:
+    """Turns outcomes into observations, in log order.
+
+    Parameters
+    ----------
+    teaching
+        What a checkpoint held; None: from the beginning.
+    """
+
+    def __init__(self, teaching: Teaching | None = None) -> None:
+        self.teaching = teaching or Teaching()
+        self._held: Counter[tuple[str, str]] = Counter()
+        self._changed: list[SignalHealth] = []
+        self._heard: set[str] = set(self.teaching.signals)
+
+    def observation(self, outcome: AnyOutcome, previous: LearnedSites | None) -> Observation:
+        """Take in an outcome, every one and once; `previous` are the sites of the revision that it replaces."""
+        if isinstance(outcome, GoalOutcome):  # it depends on no signal of the channel, and has no cause
+            return observation_of(outcome)
+        signal = self.teaching.signals.get(outcome.placement)
+        was_lost = signal is not None and signal.lost
+        weights = self.teaching.weigh(
+            lesson_of(outcome),
+            taught_response=previous is not None and previous.response is not None,
+            taught_experience=previous is not None and previous.experience is not None,
+        )
+        self._heard.add(outcome.placement)
+        if weights.held:
+            self._held[outcome.placement, weights.held] += 1
+        signal = self.teaching.signals[outcome.placement]
+        if signal.lost != was_lost:
+            self._changed.append(signal.health(outcome.placement))
+        return observation_of(outcome, weights)
+
+    def tell(self, *, again: bool = False) -> None:
+        """Tell metrics and log what was weighed since the last call; `again`: it had been told before a kill."""
+        for placement in self._heard:
+            signal = self.teaching.signals[placement]
+            SIGNAL_LOST.labels(placement).set(signal.lost)
+            SIGNAL_SEEN_RATIO.labels(placement).set(signal.answers.recent)
+        if not again:
+            for (placement, reason), count in self._held.items():
+                NOT_TAUGHT.labels(placement, reason).inc(count)
+            for health in self._changed:
+                _warn(health)
+        self._heard.clear()
+        self._held.clear()
+        self._changed.clear()
+
+
+def observation_of(outcome: AnyOutcome, weights: Weights | None = None) -> Observation:
+    """Return what the learner learns from; None: with the weights of the log."""
+    if isinstance(outcome, GoalOutcome):
+        action, group = goal_model(outcome.placement, outcome.action)
+        return Observation(
+            key=f"{outcome.decision_id}/{outcome.slot}",
+            revision=outcome.revision,
+            action=action,
+            group=group,
+            layout=outcome.release,
+            x=outcome.x,
+            response=outcome.response,
+            experience=0.0,
+            experience_weight=0.0,
+            competes=False,
+        )
+    return Observation(
+        key=f"{outcome.decision_id}/{outcome.slot}",
+        revision=outcome.revision,
+        action=outcome.action,
+        group=outcome.group,
+        layout=outcome.release,
+        x=outcome.x,
+        response=outcome.response,
+        response_weight=outcome.response_weight if weights is None else weights.response,
+        experience=outcome.experience,
+        experience_weight=outcome.experience_weight if weights is None else weights.experience,
+        value=outcome.value,
+    )
+
+
+def lesson_of(outcome: Outcome) -> Lesson:
+    """Return what of an outcome decides about teaching."""
+    return Lesson(
+        placement=outcome.placement,
+        outcome=outcome.outcome,
+        cause=outcome.cause,
+        seen_reported=outcome.seen_reported,
+        response=outcome.response,
+        response_weight=outcome.response_weight,
+        experience_weight=outcome.experience_weight,
+        decided_ms=decision_ref(outcome.decision_id).at_ms,
+        at_ms=outcome.at_ms,
+        previous=outcome.previous,
+        previous_cause=outcome.previous_cause,
+        previous_seen_reported=outcome.previous_seen_reported,
+    )
+
+
+def _warn(health: SignalHealth) -> None:
+    if health.lost:
+        words = "lost its `seen` events: its outcomes teach nothing until they are back; see to its channel"
+    else:
+        words = "reports `seen` again: its outcomes teach again"
+    log.warning(
+        "placement %s %s (%.2f of recent answers came with one, %.2f as a rule; of unanswered slots %.2f, %.2f)",
+        health.placement,
+        words,
+        health.answers_recent_ratio,
+        health.answers_usual_ratio,
+        health.timeouts_recent_ratio,
+        health.timeouts_usual_ratio,
+    )

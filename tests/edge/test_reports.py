@@ -1,0 +1,126 @@
+"""Reports and the export of a running service: over HTTP, on the command line, with what is refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from tests.edge.test_cli import nbx
+from tests.service import Running, eventually
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ANSWERED = 40
+
+
+@pytest.fixture(scope="module", autouse=True)
+def answered(service: Running) -> list[str]:
+    """Decide for some customers; half of them accept, the others decline."""
+    ids = []
+    for number in range(ANSWERED):
+        _, reply = service.decide_shown(f"report-{number}", "web")
+        ids.append(reply["decision_id"])
+        kind = "accepted" if number % 2 else "declined"
+        stem = {"decision_id": reply["decision_id"], "slot": 0}
+        service.record(
+            {"event_id": f"report-seen-{number}", "type": "seen", **stem},
+            {"event_id": f"report-{number}", "type": kind, **stem},
+        )
+    return ids
+
+
+def read(service: Running, path: str, **query: Any) -> Any:
+    answer = service.http.get(f"/v1/reports/{path}", params=query)
+    assert answer.is_success, answer.text
+    return answer.json()
+
+
+def test_the_learning_report_tells_of_what_was_answered(service: Running) -> None:
+    report = read(service, "learning", since="1h")
+    assert report["decisions"] >= ANSWERED
+    assert report["calibration"]["count"] >= ANSWERED
+    assert report["exploration"]["decisions"] >= ANSWERED
+    uses = {(use["outcome"], use["use"]): use["count"] for use in report["uses"]}
+    assert uses["accepted", "learned"] >= ANSWERED // 2
+    assert report["release"] >= 1
+    assert {"alpha", "help"} <= {each["name"] for each in report["evidence"]}
+
+    def learned() -> bool:
+        behind = read(service, "learning", since="1h")["evidence"]
+        known = sum(each["observations"] for each in behind if not each["name"].startswith("goal:"))
+        return bool(known >= ANSWERED - 1)
+
+    eventually(learned, 20.0, "the published snapshot knows the answers")
+    assert {"offers", "service"} <= {each["name"] for each in read(service, "learning")["group_evidence"]}
+    assert read(service, "learning", since="1h", until="59m")["decisions"] == 0
+
+
+def test_the_policy_report_of_the_release_in_force_is_the_log(service: Running) -> None:
+    release = service.http.get("/health/ready").json()["release"]
+    report = read(service, "policy", release=release, since="1h", young=True, placement="web")
+    assert report["decisions"] >= ANSWERED
+    acceptance = report["rewards"][0]
+    assert acceptance["reward"] == "acceptance"
+    assert acceptance["estimates"][0]["estimator"] == "ips"
+    assert acceptance["estimates"][0]["value"] == pytest.approx(acceptance["logged"]["value"], abs=1e-6)
+    assert acceptance["support"]["effective_rows"] == pytest.approx(report["decisions"], rel=1e-6)
+    assert report["limits"]
+    strict = read(service, "policy", release=release, since="1h", placement="web")
+    assert strict["left_out"]["young"] >= ANSWERED, "attention runs for two hours here"
+    assert strict["reliable"] is False
+
+
+def test_what_is_asked_wrongly_is_named(service: Running) -> None:
+    cases: tuple[tuple[str, dict[str, Any], int, str, str], ...] = (
+        ("learning", {"since": "yesterday"}, 400, "time_invalid", "since"),
+        ("policy", {"release": 999}, 404, "release_unknown", "release"),
+        ("policy", {"release": 0}, 400, "field_invalid", "release"),
+        ("policy", {"release": 1, "placement": "nowhere"}, 404, "placement_unknown", "placement"),
+        ("policy", {"release": 1, "clip": 0}, 400, "clip_invalid", "clip"),
+    )
+    for path, query, status, code, field in cases:
+        answer = service.http.get(f"/v1/reports/{path}", params=query)
+        problem = answer.json()
+        found = (answer.status_code, problem["code"], problem.get("field", ""))
+        assert found == (status, code, field), (path, query, problem)
+    nameless = service.http.get("/v1/reports/policy")
+    assert (nameless.status_code, "release" in nameless.json()["detail"]) == (400, True), nameless.text
+
+
+def test_reports_need_the_audit_scope(service: Running) -> None:
+    key, _ = service.new_key("decide", "events", "catalog")
+    for path in ("learning", "policy?release=1"):
+        assert service.http.get(f"/v1/reports/{path}", headers=service.headers(key)).status_code == 403
+
+
+def test_the_command_line_shows_both(service: Running) -> None:
+    told = nbx(service, "report", "learning", "--since", "1h", COLUMNS="100")
+    assert told.code == 0, told.err
+    assert "predicted and observed acceptance" in told.out
+    assert max(len(line.rstrip()) for line in told.out.splitlines()) <= 100
+    little = nbx(service, "report", "policy", "--release", "1", "--since", "1h", "--placement", "silent")
+    assert (little.code, "NOT RELIABLE" in little.out) == (1, True), little.out
+    report = nbx(service, "report", "policy", "--release", "1", "--since", "1h", "--young", "--json")
+    assert report.code == (0 if report.json()["reliable"] else 1)
+    assert nbx(service, "report", "policy").code == 2
+
+
+def test_the_log_is_exported(service: Running, tmp_path: Path, answered: list[str]) -> None:
+    out = tmp_path / "log.npz"
+    done = nbx(service, "log", "export", str(out), "--since", "1h", "--young", "--release", "1", "--json")
+    assert done.code == 0, done.err
+    with np.load(out) as found:
+        assert found["n_rounds"] == done.json()["rows"] >= len(answered)
+        assert found["reward"].sum() >= ANSWERED // 2
+    empty = nbx(service, "log", "export", str(tmp_path / "none.npz"), "--since", "1h", "--until", "59m")
+    assert (empty.code, "nothing_to_export" in empty.err) == (1, True)
+    assert nbx(service, "log", "export", str(out), "--format", "vw").code == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.npz"]
+
+
+def test_the_schema_documents_the_reports(service: Running) -> None:
+    schema = service.http.get("/schema").json()
+    assert {"/v1/reports/learning", "/v1/reports/policy"} <= schema["paths"].keys()
