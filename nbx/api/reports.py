@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Any
 
 import msgspec
@@ -122,10 +123,12 @@ async def learning_report(services: Services, since: str, until: str) -> Learnin
         step=model.step,
         learner_lag_s=max(lags, default=None),
         evidence=tuple(
-            Evidence(name=name, observations=observations)
-            for name, observations in zip(plan.action_names, model.evidence.tolist(), strict=True)
+            Evidence(name=name, observations=observations, changes=model.changes[k] if model.changes else 0)
+            for k, (name, observations) in enumerate(zip(plan.action_names, model.evidence.tolist(), strict=True))
         ),
         group_evidence=tuple(Evidence(name=name, observations=count) for name, count in sorted(by_group.items())),
+        exploration_scale=model.exploration,
+        half_life=model.half_life if math.isfinite(model.half_life) else None,
     )
 
 

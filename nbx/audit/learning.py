@@ -95,6 +95,8 @@ class Evidence(Struct, frozen=True, kw_only=True):
 
     name: str
     observations: float
+    changes: int = 0
+    """How often the memory was cut because answers changed."""
 
 
 class LearningReport(Struct, frozen=True, kw_only=True):
@@ -133,6 +135,10 @@ class LearningReport(Struct, frozen=True, kw_only=True):
     evidence: tuple[Evidence, ...] = ()
     """Of each action of the release in force."""
     group_evidence: tuple[Evidence, ...] = ()
+    exploration_scale: float | None = None
+    """Calibrated, in posterior standard deviations; the catalog's scale multiplies it."""
+    half_life: float | None = None
+    """Calibrated, of evidence, in observations of an action; None: nothing is forgotten."""
 
 
 class _Told(NamedTuple):

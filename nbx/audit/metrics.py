@@ -33,6 +33,18 @@ STRAIN = Histogram("nbx_strain", "Strain of the customers decided for", buckets=
 ERRORS = Counter("nbx_errors_total", "Calls answered with an error, by code", ["code"])
 LEARNED = Counter("nbx_learned_total", "Outcomes learned from")
 SNAPSHOT = Gauge("nbx_snapshot_version", "Version of the model snapshot last published", multiprocess_mode="max")
+EXPLORATION = Gauge(
+    "nbx_exploration_scale", "Calibrated scale of exploration, posterior standard deviations",
+    multiprocess_mode="mostrecent",
+)  # fmt: skip
+HALF_LIFE = Gauge(
+    "nbx_half_life", "Calibrated half-life of evidence, observations of an action; +Inf: nothing is forgotten",
+    multiprocess_mode="mostrecent",
+)  # fmt: skip
+CHANGES = Gauge(
+    "nbx_changes", "How often the memory of an action was cut because its answers changed", ["action"],
+    multiprocess_mode="mostrecent",
+)  # fmt: skip
 LEARNER_LAG_S = Gauge(
     "nbx_learner_lag_seconds", "Age of the last outcome learned, when it was learned", multiprocess_mode="max"
 )

@@ -31,6 +31,11 @@ def show_learning(report: LearningReport) -> Group:
         lines.append(f"not counted as exploration: {told}")
     lag = "" if report.learner_lag_s is None else f", learner {report.learner_lag_s:.1f} s behind when it last learned"
     lines.append(f"release {report.release}, snapshot {report.snapshot}{lag}")
+    if report.exploration_scale is not None:
+        memory = "nothing is forgotten" if report.half_life is None else f"half-life {report.half_life:,.0f} answers"
+        changed = ", ".join(f"{each.name} {each.changes}" for each in report.evidence if each.changes)
+        cuts = f", cut because answers changed: {changed}" if changed else ""
+        lines.append(f"calibrated: exploration scale {report.exploration_scale:.2f}, {memory}{cuts}")
     shown = [_table_of_calibration(report), _table_of_bins(report), _table_of_uses(report)]
     return Group(*(escape(line) for line in lines), *(table for table in shown if table.row_count))
 

@@ -36,7 +36,7 @@ FORMAT = "nbx-learner/2"
 FIRST_POOL = 8
 """Observations of a group before its priors are computed, and at least between two times."""
 GROWTH = 1.25
-"""Priors and variances are computed anew when a group's observations have grown by a quarter…"""
+"""Priors are computed anew when a group's observations have grown by a quarter, variances when by half…"""
 OFTEN = 1024
 """…or by so many, whichever comes first: what changed since matters less and less, but never nothing."""
 SETTLED = 64
@@ -101,6 +101,7 @@ class _GroupState(msgspec.Struct, frozen=True, kw_only=True):
     experience: pooling.Spread
     learned: int
     pool_at: int
+    judge_at: int
     fresh_response: tuple[bytes, bytes]
     fresh_experience: tuple[bytes, bytes]
 
@@ -165,6 +166,7 @@ class _Group:
         self.response = self.experience = pooling.Spread()
         self.learned = 0
         self.pool_at = FIRST_POOL
+        self.judge_at = SETTLED
         self.fresh_response = self.fresh_experience = pooling.priors([], pooling.Spread(), d)[0]
 
     def grow(self, d: int) -> None:
@@ -415,6 +417,7 @@ class Learner:
                         experience=group.experience,
                         learned=group.learned,
                         pool_at=group.pool_at,
+                        judge_at=group.judge_at,
                         fresh_response=_encoded(group.fresh_response),
                         fresh_experience=_encoded(group.fresh_experience),
                     )
@@ -464,7 +467,7 @@ class Learner:
             group = learner._groups[name] = _Group(d)
             group.members = list(saved.members)
             group.response, group.experience = saved.response, saved.experience
-            group.learned, group.pool_at = saved.learned, saved.pool_at
+            group.learned, group.pool_at, group.judge_at = saved.learned, saved.pool_at, saved.judge_at
             group.fresh_response = _decoded(saved.fresh_response, d)
             group.fresh_experience = _decoded(saved.fresh_experience, d)
         for kept in state.actions:
@@ -571,7 +574,8 @@ class Learner:
         response = [_sums(models.response.posterior, centre) for models in members]
         experience = [_sums(models.experience.posterior, centre) for models in members]
         how: dict[str, Any] = {"alone": not self.pooled, "centre": centre}
-        if group.learned >= SETTLED:
+        if group.learned >= group.judge_at:
+            group.judge_at = group.learned + min(group.learned // 2, 8 * OFTEN)
             group.response = pooling.calibrated(response, group.response, d)
             group.experience = pooling.calibrated(experience, group.experience, d)
         *of_response, group.fresh_response = pooling.priors(response, group.response, d, **how)

@@ -8,6 +8,7 @@ posterior.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -83,6 +84,10 @@ class BoundModel:
     step: int
     exploration: float = exploration.START
     """Calibrated scale of exploration, a multiple of posterior standard deviations."""
+    half_life: float = math.inf
+    """Of evidence, in observations of an action."""
+    changes: tuple[int, ...] = ()
+    """How often each action's memory was cut because its answers changed; empty: never."""
 
 
 def encode(snapshot: Snapshot) -> bytes:
@@ -177,6 +182,7 @@ def bind(
     here = np.flatnonzero(at >= 0)
     there = at[here]
     rows = np.array([source.row(*named) for named in zip(actions, groups, strict=True)], np.int64)
+    source_rows = rows.tolist()
     found = np.flatnonzero(rows >= 0)
     rows = rows[found]
     if list(columns) == snapshot.columns:
@@ -198,6 +204,8 @@ def bind(
         version=snapshot.version,
         step=snapshot.step,
         exploration=snapshot.exploration,
+        half_life=snapshot.half_life,
+        changes=tuple(snapshot.changes[k] if 0 <= k < len(snapshot.changes) else 0 for k in source_rows),
     )
 
 

@@ -25,7 +25,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 from msgspec import Struct, structs
 
-from nbx.audit.metrics import LEARNED, LEARNER_LAG_S, SNAPSHOT
+from nbx.audit.metrics import CHANGES, EXPLORATION, HALF_LIFE, LEARNED, LEARNER_LAG_S, SNAPSHOT
 from nbx.audit.signals import Signals, encode_signals
 from nbx.bandits import kernels_learning
 from nbx.bandits.learner import LearnedSites, Learner
@@ -389,6 +389,11 @@ async def _lead(
             snapshot = state.learner.snapshot(version=state.step, step=state.step)
             await publisher.snapshot(encode_snapshot(snapshot), state.step, state.weighing.teaching.health())
             SNAPSHOT.set(state.step)
+            EXPLORATION.set(snapshot.exploration)
+            HALF_LIFE.set(snapshot.half_life)
+            for action, changes in zip(snapshot.actions, snapshot.changes, strict=True):
+                if changes:
+                    CHANGES.labels(action).set(changes)
             published, snapshot_ms = state.step, now_ms
         due = now_ms - checkpoint_ms >= settings.checkpoint_interval_ms
         if state.step > checkpointed and (stop.is_set() or due):
