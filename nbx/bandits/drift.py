@@ -20,6 +20,7 @@ Source: Bifet and Gavaldà (2007), Learning from time-changing data with adaptiv
 from __future__ import annotations
 
 import math
+from array import array
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -66,7 +67,7 @@ class ChangeDetector:
     """
 
     def __init__(self, residuals: bytes = b"") -> None:
-        self._residuals: list[float] = []
+        self._residuals = array("f")
         self._adwin = _adwin()
         for residual in np.frombuffer(residuals, "<f4").tolist():
             self._feed(residual)
@@ -75,22 +76,22 @@ class ChangeDetector:
         """Take in y − p, in −1..1; return how many of the latest observations still hold, 0 when nothing changed."""
         if len(self._residuals) >= RESIDUALS:
             kept = self._residuals[-RESIDUALS // 2 :]
-            self._residuals, self._adwin = [], _adwin()
+            self._residuals, self._adwin = array("f"), _adwin()
             for earlier in kept:
                 self._feed(earlier)
-        if not self._feed(float(np.float32(residual))):
+        if not self._feed(residual):
             return 0
-        holds = _since_split(np.array(self._residuals))
-        self._residuals, self._adwin = [], _adwin()
+        holds = _since_split(np.array(self._residuals, np.float64))
+        self._residuals, self._adwin = array("f"), _adwin()
         return holds
 
     def encode(self) -> bytes:
         """Return the residuals, float32, little-endian."""
-        return np.array(self._residuals, "<f4").tobytes()
+        return np.frombuffer(self._residuals, np.float32).astype("<f4").tobytes()
 
     def _feed(self, residual: float) -> bool:
         self._residuals.append(residual)
-        self._adwin.update(residual)
+        self._adwin.update(self._residuals[-1])
         return bool(self._adwin.drift_detected)
 
 
