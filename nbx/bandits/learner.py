@@ -292,7 +292,7 @@ class Learner:
         _check_targets(observation)
         if previous is None and not _teaches(observation):
             return LearnedSites(key=observation.key, revision=observation.revision, response=None, experience=None)
-        models = self._join(observation)
+        models = self._join(observation.action, observation.group, observation.competes)
         old = previous or LearnedSites(key="", revision=-1, response=None, experience=None)
         response = self._learn_response(models, x, observation, old.response)
         experience = self._learn_experience(models, x, observation, old.experience)
@@ -322,6 +322,36 @@ class Learner:
         models.add_value(None, sites.value)
         self._count(x, -int(bool(sites.response or sites.experience)))
         self.step += 1
+
+    def merge(self, other: Self) -> None:
+        """Add what another learner learned from other observations: sites add, priors follow from the sums.
+
+        Raises
+        ------
+        ValueError
+            When either has forgotten something (sums of different ages do not add) or a release has other columns.
+        """
+        for action, models in (*self._models.items(), *other._models.items()):
+            if any(posterior.log_kept < 0.0 for posterior in models.posteriors):
+                raise ValueError(f"action {action}: has forgotten something; only whole memories can be merged")
+        for release, columns in other.layouts.items():
+            self.register_layout(release, columns)
+        at = np.array([self.columns.index(name) for name in other.columns], np.int64)
+        for action, theirs in other._models.items():
+            models = self._join(action, theirs.group, theirs.competes)
+            for mine, added in zip(models.posteriors, theirs.posteriors, strict=True):
+                mine.sites_precision[np.ix_(at, at)] += added.sites_precision
+                mine.sites_mean[at] += added.sites_mean
+                mine.evidence += added.evidence
+                mine.observations += added.observations
+            models.value_sum += theirs.value_sum
+            models.value_count += theirs.value_count
+        self._x_sum[at] += other._x_sum
+        self._x_count += other._x_count
+        self.step += other.step
+        for name, group in self._groups.items():
+            group.learned += other._groups[name].learned if name in other._groups else 0
+            self._pool(group)
 
     @property
     def evidence(self) -> dict[str, float]:
@@ -496,23 +526,23 @@ class Learner:
             raise ValueError("x: not finite")
         return vector
 
-    def _join(self, observation: Observation) -> _Models:
+    def _join(self, action: str, name: str, competes: bool) -> _Models:
         """Return an action's models, made when it is new, moved when its group changed."""
-        models = self._models.get(observation.action)
-        if models is not None and models.group == observation.group:
+        models = self._models.get(action)
+        if models is not None and models.group == name:
             return models
         d = len(self.columns)
-        group = self._groups.setdefault(observation.group, _Group(d))
-        group.members.append(observation.action)
+        group = self._groups.setdefault(name, _Group(d))
+        group.members.append(action)
         if models is None:
             forgetting = min(self.forgetting, self._half_life.forgetting)
-            models = _Models(observation.group, forgetting, self.noise_precision, observation.competes)
+            models = _Models(name, forgetting, self.noise_precision, competes)
             for posterior in models.posteriors:
                 posterior.grow(d)
-            self._models[observation.action] = models
+            self._models[action] = models
         else:
-            self._groups[models.group].members.remove(observation.action)
-            models.group = observation.group
+            self._groups[models.group].members.remove(action)
+            models.group = name
         for posterior, prior in zip(models.posteriors, (group.fresh_response, group.fresh_experience), strict=True):
             posterior.swap_prior(prior.precision, prior.eta)
         return models
