@@ -31,7 +31,7 @@ START = 0.3
 """Scale before anything is known, and with a single action."""
 SMOOTHING = 0.2
 """Weight of the latest judgement."""
-CONTEXTS = 24
+CONTEXTS = 16
 """Latest customers that are looked at."""
 WORLDS = 48
 """Worlds drawn from the posterior per customer."""

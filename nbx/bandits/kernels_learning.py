@@ -317,6 +317,30 @@ def widen(precision: F64, eta: F64, deviation: F64, out: F64, out_eta: F64) -> N
 
 
 @_compile
+def recentre(precision: F64, eta: F64, centre: F64, out: F64, out_eta: F64) -> None:
+    """Fill out with the natural parameters of weights of (1, x − centre), given those of (1, x).
+
+    Parameters
+    ----------
+    precision, eta
+        float64[d, d] and [d]; column 0 is the constant.
+    centre
+        float64[d]; the first is not read.
+    out, out_eta
+        float64[d, d] and [d], overwritten.
+    """
+    d = len(eta)
+    for i in range(d):
+        c = centre[i] if i > 0 else 0.0
+        out_eta[i] = eta[i] - eta[0] * c
+        for j in range(i + 1):
+            e = centre[j] if j > 0 else 0.0
+            moved = precision[i, j] - precision[0, i] * e - precision[0, j] * c + precision[0, 0] * c * e
+            out[i, j] = moved
+            out[j, i] = moved
+
+
+@_compile
 def half_quadratic(precision: F64, eta: F64) -> float:
     """Return ½ h'P⁻¹h − ½ ln|P| for P float64[d, d] and h [d]."""
     d = len(eta)
@@ -377,4 +401,5 @@ def warm_up() -> None:
     message(lam, eta, x, cov, mean)
     widen(np.eye(2), eta, x, cov, mean)
     half_quadratic(np.eye(2), eta)
+    recentre(np.eye(2), eta, x, cov, mean)
     track(np.zeros((2, 2)), x, 1.0, 0.0, 1.0, 1.0, np.zeros(2))

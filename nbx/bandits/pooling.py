@@ -93,12 +93,9 @@ def recentred(precision: F64, eta: F64, centre: F64) -> tuple[F64, F64]:
     >>> bool((precision == np.outer(centred, centred)).all())
     True
     """
-    c = centre.copy()
-    c[:1] = 0.0
-    out, first = precision.copy(), precision[:1].copy().ravel()
-    out -= np.outer(first, c) + np.outer(c, first)
-    out += precision[0, 0] * np.outer(c, c)
-    return out, eta - eta[0] * c
+    out, out_eta = np.empty_like(precision), np.empty_like(eta)
+    kernels_learning.recentre(precision, eta, centre, out, out_eta)
+    return out, out_eta
 
 
 def priors(
