@@ -1,9 +1,12 @@
 """A logged decision as another release would have made it, and the wait for what became of it.
 
 The policy asked about is recomputed from the decision's own record: its candidates, the model as it was then, with the
-values, levers, exchange and exploration that the release declares. What the moment put on top of a declared number (a
-boost, a learned worth, stakes) is put on top of the release's: factor on factor. What else moved the logged utility, a
-goal for instance, is kept as it was. Under the release that decided all of it comes out as it was logged.
+values, levers, exchange, goal, stakes and exploration that the release declares. A number it declares as the release
+that decided did is the logged one. What the moment put on top of a number that it changes (a boost, a learned worth,
+the calibrated exploration) is put on top of the release's: factor on factor. A worth that one of the two releases does
+not learn is the declared one. Chances of a goal are those on record, whatever event the release waits for: its models
+belong to the placement. Without a record they are presumed equal, so that a new goal moves nothing. What else moved the
+logged utility is kept as it was. Under the release that decided all of it comes out as it was logged.
 
 Acceptances are worth what the release says they are, whoever decided: otherwise it would win by raising its prices.
 """
@@ -24,6 +27,7 @@ from nbx.bandits.thompson import choose_slate
 from nbx.catalog.plan import PlacementPlan, Plan
 from nbx.catalog.releases import decode_release
 from nbx.decision.arbitration import Factors, utility
+from nbx.decision.goals import unpack_goal
 from nbx.decision.record import unpack_factors
 from nbx.errors import Unknown
 from nbx.experience.entries import DecisionEntry, Outcome
@@ -33,7 +37,8 @@ from nbx.features.store import Store
 F64 = NDArray[np.float64]
 
 REWARDS = ("acceptance", "value", "experience", "utility")
-"""Share accepted, money of acceptances, points for the customer, and what arbitration maximises, in money."""
+"""Share accepted, money of acceptances, points for the customer, and what arbitration maximises, in money, but for
+goals: they are reached or not after the outcome that is judged here."""
 TIMEOUT_MS = 2_000.0
 _ROUNDING = 1e-5
 """Relative difference between utilities as logged, in single precision, and as recomputed."""
@@ -214,19 +219,23 @@ def judge(entry: DecisionEntry, drawn: Arbitrated, plan: Plan, own: Plan) -> Jud
     factors, table = unpack_factors(entry)
     candidates = [entry.actions[i] for i in drawn.free.tolist()]
     mine = _under(factors, drawn.free, candidates, placement, declared)
-    rest = _rest(factors, entry, drawn, table)
+    apart = _rest(factors, entry, drawn, table)
+    goal = unpack_goal(entry)
+    if goal is not None and placement.placement.goal is not None:
+        apart += structs.replace(goal, value=placement.placement.goal.value).worth()[drawn.free]
     worth = utility(mine, structs.replace(entry.policy, exchange=plan.rules.experience.exchange))
     kept = np.array([i for i, name in enumerate(candidates) if name in placement.position], dtype=np.int64)
     n = len(candidates)
+    freedom, freed = 1.0 - placement.placement.stakes, 1.0 - declared.placement.stakes
     target = np.zeros(n + 1)
     at = np.append(kept, n)
     target[at] = choose_slate(
         mine.mean[kept],
         mine.sd[kept],
         worth.gain[kept],
-        (worth.shift + rest)[kept],
-        scale=_moved(plan.exploration.scale, entry.policy.scale, own.exploration.scale),
-        floor=min(_moved(plan.exploration.floor, entry.policy.floor, own.exploration.floor), 1.0),
+        (worth.shift + apart)[kept],
+        scale=_moved(plan.exploration.scale * freedom, entry.policy.scale, own.exploration.scale * freed),
+        floor=min(_moved(plan.exploration.floor * freedom, entry.policy.floor, own.exploration.floor * freed), 1.0),
         slots=1,
         uniforms=(0.5,),
     ).probabilities
@@ -266,21 +275,26 @@ def _under(
         position, before = placement.position.get(name), declared.position.get(name)
         if position is None:
             continue
+        learned = position in placement.learned and before in declared.learned
         for each in ("value", "context_weight", "lever"):
             mine = float(getattr(placement, each)[position])
-            own = 0.0 if before is None else float(getattr(declared, each)[before])
-            changed[each][row] = _moved(mine, float(changed[each][row]), own)
+            if before is None or (each == "value" and not learned):
+                changed[each][row] = mine
+            else:
+                changed[each][row] = _moved(mine, float(changed[each][row]), float(getattr(declared, each)[before]))
     return Factors(**changed)
 
 
 def _moved(declared: float, logged: float, own: float) -> float:
-    """Put on a declared number what the moment put on the release's own, as a factor."""
-    return declared if own <= 0.0 or declared == own == logged else declared * (logged / own)
+    """Put on a declared number what the moment put on the release's own, as a factor; the logged one if unchanged."""
+    if declared == own:
+        return logged
+    return declared * (logged / own) if own > 0.0 else declared
 
 
 def _rest(factors: Factors, entry: DecisionEntry, drawn: Arbitrated, table: NDArray[np.float32]) -> F64:
-    """What moved the logged utilities besides the factors on record, float64[n]."""
-    known = utility(factors, entry.policy).expected()[drawn.free]
+    """What moved the logged utilities besides the factors and the goal on record, float64[n]."""
+    known = utility(factors, entry.policy, unpack_goal(entry)).expected()[drawn.free]
     rest = table[drawn.free, -1].astype(np.float64) - known
     kept: F64 = np.where(np.abs(rest) > _ROUNDING * np.maximum(1.0, np.abs(known)), rest, 0.0)
     return kept

@@ -14,7 +14,6 @@ observed rates of the latest decisions lie too high. `open_slots` tells how many
 
 from __future__ import annotations
 
-import math
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -23,6 +22,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from nbx.audit.intervals import wilson
 from nbx.audit.reading import Arbitrated, Window, arbitrated, erased_by, outcomes_of, table_of
 from nbx.experience.entries import DecisionEntry, Entry, Outcome
 from nbx.limits import REPORT_ROWS
@@ -30,8 +30,6 @@ from nbx.limits import REPORT_ROWS
 F64 = NDArray[np.float64]
 
 BINS = 10
-Z95 = 1.959963984540054
-"""97.5 % quantile of the standard normal distribution."""
 
 
 class Bin(Struct, frozen=True, kw_only=True):
@@ -310,11 +308,7 @@ def _rates(p: F64, y: F64, w: F64) -> tuple[float, float, float, float]:
     """Mean prediction, observed rate, and its Wilson interval on the effective number of observations."""
     total = float(w.sum())
     rate = min(float(w @ y) / total, 1.0)
-    count = total * total / float(w @ w)
-    spread = Z95**2 / count
-    centre = (rate + spread / 2) / (1 + spread)
-    half = Z95 / (1 + spread) * math.sqrt(rate * (1 - rate) / count + spread / (4 * count))
-    return float(w @ p) / total, rate, max(centre - half, 0.0), min(centre + half, 1.0)
+    return float(w @ p) / total, rate, *wilson(rate, total * total / float(w @ w))
 
 
 def auc(p: F64, y: F64, w: F64) -> float | None:

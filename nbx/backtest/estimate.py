@@ -19,8 +19,8 @@ import numpy as np
 from msgspec import Struct
 from scipy.stats import chi2
 
-Z95 = 1.959963984540054
-"""97.5 % quantile of the standard normal distribution."""
+from nbx.audit.intervals import Z95, wilson
+
 NOT_CHANCE = 0.001
 """A log whose counts are less likely than this under the declared randomisation was not randomised so…"""
 TOLERATED = 0.05
@@ -39,7 +39,7 @@ class Estimate(Struct, frozen=True, kw_only=True):
 
 
 def proportion(positives: int, count: int) -> Estimate:
-    """Estimate a proportion with its Wilson (1927) score interval.
+    """Estimate a proportion with its Wilson score interval.
 
     Examples
     --------
@@ -53,12 +53,8 @@ def proportion(positives: int, count: int) -> Estimate:
         raise ValueError(f"{positives} positives of {count} rows")
     if count == 0:
         return Estimate(mean=math.nan, low=0.0, high=1.0, count=0)
-    p, spread = positives / count, Z95**2 / count
-    centre = (p + spread / 2) / (1 + spread)
-    half = Z95 / (1 + spread) * math.sqrt(p * (1 - p) / count + spread / (4 * count))
-    low = 0.0 if positives == 0 else centre - half
-    high = 1.0 if positives == count else centre + half
-    return Estimate(mean=p, low=low, high=high, count=count)
+    low, high = wilson(positives / count, count)
+    return Estimate(mean=positives / count, low=low, high=high, count=count)
 
 
 def equal_mix(arms: Sequence[tuple[int, int]]) -> Estimate:

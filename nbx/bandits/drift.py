@@ -12,7 +12,9 @@ be stored.
 **Gradual** (`HalfLife`, one per learner): beside every action's model run four offsets of the log-odds that forget with
 the half-lives of `HALF_LIVES`. While the model predicts best without them nothing has moved. When an offset has
 predicted better by `CONVINCED` nats, the models forget with its half-life; when long nothing was gained they try the
-next longer one. A page of probabilities that drifts by itself is thus followed, and a still world is never forgotten.
+next longer one. Odds that drift by themselves are thus followed, and a still world is never forgotten. What an offset
+gained on an action whose memory is cut no longer counts: the cut has dealt with it. (So has the start of a service,
+when answers come at once and silences only when their time is up.)
 
 Source: Bifet and Gavaldà (2007), Learning from time-changing data with adaptive windowing.
 """
@@ -113,6 +115,7 @@ class HalfLifeState(msgspec.Struct, frozen=True, kw_only=True):
 
     current: int
     since: int
+    tracked: int
     scores: list[float]
 
 
@@ -130,45 +133,56 @@ class HalfLife:
         """Position in `HALF_LIVES`; its length: never forget."""
         self.since = 0 if state is None else state.since
         """Observations since it changed."""
+        self.tracked = 0 if state is None else state.tracked
+        """Actions that these observations are shared by."""
         self.scores = np.zeros(len(HALF_LIVES)) if state is None else np.array(state.scores)
-        """Nats by which each offset predicted better, faded."""
+        """Nats by which each offset predicted better, faded, over all actions."""
 
     @property
     def forgetting(self) -> float:
         """γ per observation of an action, in (0, 1]."""
         return 1.0 if self.current == len(HALF_LIVES) else 0.5 ** (1.0 / HALF_LIVES[self.current])
 
-    def update(self, offsets: F64, logit: float, y: float, actions: int) -> bool:
+    def update(self, offsets: F64, logit: float, y: float) -> bool:
         """Score the offsets of an action on one answer and let them learn it; True when γ changed.
 
         Parameters
         ----------
         offsets
-            float64[2, 4] of the action, updated in place: offset and precision for each of `HALF_LIVES`; begins with
-            zeros.
+            float64[3, 4] of the action, updated in place: offset, its precision, and the nats it gained, for each of
+            `HALF_LIVES`; begins with zeros. When γ changes, those of all actions begin anew.
         logit
             What the action's model predicted.
         y
             0..1.
-        actions
-            How many actions share the observations, ≥ 1.
         """
-        kernels_learning.track(offsets, _KEEP, OFFSET_PRECISION, logit, y, SCORE_MEMORY, self.scores)
+        self.tracked += offsets[1, 0] == 0.0
+        before = offsets[2].copy()
+        kernels_learning.track(offsets, _KEEP, OFFSET_PRECISION, logit, y, SCORE_MEMORY)
+        self.scores += offsets[2] - before
         self.since += 1
         shorter = self.scores[: self.current]
         best = int(shorter.argmax()) if self.current else 0
         if self.current and shorter[best] > CONVINCED:
             return self._move(best)
-        if self.current < len(HALF_LIVES) and self.since > PATIENCE * HALF_LIVES[self.current] * actions:
+        if self.current < len(HALF_LIVES) and self.since > PATIENCE * HALF_LIVES[self.current] * max(self.tracked, 1):
             return self._move(self.current + 1)
         return False
 
+    def drop(self, offsets: F64) -> None:
+        """Begin anew with an action whose memory was cut."""
+        self.scores -= offsets[2]
+        self.tracked -= offsets[1, 0] > 0.0
+        offsets[:] = 0.0
+
     def encode(self) -> HalfLifeState:
         """Return everything a bit-identical continuation needs."""
-        return HalfLifeState(current=self.current, since=self.since, scores=self.scores.tolist())
+        return HalfLifeState(
+            current=self.current, since=self.since, tracked=int(self.tracked), scores=self.scores.tolist()
+        )
 
     def _move(self, to: int) -> bool:
-        self.current, self.since = to, 0
+        self.current, self.since, self.tracked = to, 0, 0
         self.scores[:] = 0.0
         return True
 
@@ -177,8 +191,8 @@ _KEEP = np.array([0.5 ** (1.0 / half_life) for half_life in HALF_LIVES])
 
 
 def offsets() -> F64:
-    """Return what `HalfLife.update` keeps for an action that was never seen: float64[2, 4]."""
-    return np.zeros((2, len(HALF_LIVES)))
+    """Return what `HalfLife.update` keeps for an action that was never seen: float64[3, 4]."""
+    return np.zeros((3, len(HALF_LIVES)))
 
 
 def share_to_keep(holds: int, evidence: float) -> float:

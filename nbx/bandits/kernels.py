@@ -12,8 +12,11 @@ closed form, and with H = ∏ F_j
 
 In each cell of the grid H is taken log-linear: P_i += logmean(H_g, H_{g+1})·Δ ln F_i. The contributions of a cell add
 up to H_{g+1} − H_g, so no mass is lost, and one column of ln F serves all candidates. Cells are halved while halving
-moves more than `TOLERANCE` of probability. Every contender that survives pruning has its lower quantile at or below the
-start of the grid, so halving finds a narrow candidate beside wide ones, which a fixed grid steps over.
+moves more than `TOLERANCE` of probability. What moved is an estimate: where the candidates' distribution functions
+cross their common trend at the midpoint, a wrong cell does not move at all (this cost up to 0.014). So a cell must also
+be narrow enough that the bound on its error, by H at its ends alone, is below `HIDDEN`. Every contender that survives
+pruning has its lower quantile at or below the start of the grid, so halving finds a narrow candidate beside wide ones,
+which a fixed grid steps over.
 
 The grid variable is the logit t of the candidate with the highest ceiling, and distances to its floor and ceiling are
 kept apart (`low`, `high`): 1 − σ(z) stays exact where σ(z) rounds to 1. What always holds: the result sums to one,
@@ -33,8 +36,11 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I32 = NDArray[np.int32]
 
-TOLERANCE = 1e-4
-"""Probability that halving a cell may move before its halves are halved too: total variation below 0.003."""
+TOLERANCE = 1.3e-4
+"""Probability that halving a cell may move before its halves are halved too."""
+HIDDEN = 5e-3
+"""Bound on what a cell may hide from that. Of 24,000 nasty configurations 99 % are within 0.0003 of total variation and
+the worst is at 0.0015, at 0.0019 after climbing on from the worst; with 0.01 here climbing gets to 0.004."""
 QUANTILE = 5.0
 """Standard deviations beyond which a candidate's mass (2.9e-7) is left out."""
 COLUMNS = 384
@@ -50,7 +56,7 @@ _TINY = 1e-280
 _LOGIT_LIMIT = 600.0
 _STEPS = 16
 _RANGE = 8
-_LOPSIDED = 0.8
+_LOPSIDED = 0.85
 _LANES = 16
 
 
@@ -327,22 +333,37 @@ def _moved(left: float, right: float, start: F64, mid: F64, end: F64) -> float:
 
 
 @_compile
-def _hidden(mass_left: float, mass_right: float, start: F64, mid: F64, end: F64) -> float:
-    """Bound what one half may hide when it holds nearly all of the cell, so that halving moved nothing.
+def _bound(mass: float, rise: float, start: F64, end: F64) -> float:
+    """Bound the error of the shares of a half that holds `mass`, from its ends; `rise` is Δ ln H.
 
-    H varies by the mass of the half, so a share is off by at most mass·Δ ln F_i, and all but the largest sum to that of
-    the largest.
+    H varies by the mass: a share is off by at most mass·Δ ln F_i, and all but the largest sum to that of the largest.
     """
-    if max(mass_left, mass_right) < _LOPSIDED * (mass_left + mass_right):
-        return 0.0
-    a = start if mass_left > mass_right else mid
-    b = mid if mass_left > mass_right else end
-    total = 0.0
     largest = 0.0
-    for i in range(len(a)):
-        total += b[i] - a[i]
-        largest = max(largest, b[i] - a[i])
-    return max(mass_left, mass_right) * min(total - largest, 1.0)
+    for i in range(len(start)):
+        largest = max(largest, end[i] - start[i])
+    return mass * min(rise - largest, 1.0)
+
+
+@_compile
+def _hides(depth: int, mid: int, log_h: F64, h: F64, column: F64) -> bool:
+    """Whether a cell that halving did not move may be wrong all the same.
+
+    The bar is `TOLERANCE` where one half holds nearly all of the cell: then halving moves nothing whatever is inside.
+    """
+    mass_left = h[mid] - h[0]
+    mass_right = h[depth] - h[mid]
+    rise_left = log_h[mid] - log_h[0]
+    rise_right = log_h[depth] - log_h[mid]
+    bar = TOLERANCE if max(mass_left, mass_right) > _LOPSIDED * (mass_left + mass_right) else HIDDEN
+    left = mass_left * min(rise_left, 1.0)
+    right = mass_right * min(rise_right, 1.0)
+    if left + right > bar:  # too coarse a bound: take the largest away, where that can matter
+        if left > 0.1 * bar:
+            left = _bound(mass_left, rise_left, column[0], column[mid])
+        if right > 0.1 * bar:
+            right = _bound(mass_right, rise_right, column[mid], column[depth])
+    hides: bool = left + right > bar
+    return hides
 
 
 @_compile
@@ -398,8 +419,7 @@ def _integrate(
                 left = _log_mean(log_h[0], log_h[mid], h[0], h[mid])
                 right = _log_mean(log_h[mid], log_h[depth], h[mid], h[depth])
                 moved = _moved(left - weight, right - weight, column[0], column[mid], column[depth])
-                hidden = _hidden(h[mid] - h[0], h[depth] - h[mid], column[0], column[mid], column[depth])
-                if max(moved, hidden) > TOLERANCE:
+                if moved > TOLERANCE or _hides(depth, mid, log_h, h, column):
                     depth = mid
                     continue
             for i in range(count):
@@ -431,6 +451,25 @@ def _share_point(
     for i in range(n + 1):
         if tied[i]:
             prob[i] = mass / count
+
+
+@_compile
+def _share_start(
+    prob: F64, live: I32, mean: F32, sd: F32, gain: F64, shift: F64, scale: float, start: float, mass: float
+) -> None:
+    """Give what lies below the first grid point to those whose lower quantile is there.
+
+    It is next to nothing, unless a candidate sits so close to its ceiling that in doubles all of it is one point.
+    """
+    tied = np.zeros(len(live), np.bool_)
+    for k in range(len(live)):
+        i = live[k]
+        s = np.float64(sd[i]) * scale
+        tied[k] = _utility(mean[i] - QUANTILE * s, gain[i], shift[i]) == start
+    count = tied.sum()
+    for k in range(len(live)):
+        if tied[k]:
+            prob[live[k]] += mass / count
 
 
 @_compile
@@ -472,6 +511,8 @@ def selection_on_grid(
             grid[g] = _utility(grid[g], gain[ref], shift[ref])
     if start == point and point > -np.inf:
         _share_point(prob, mean, sd, gain, shift, scale, point, with_none, below)
+    else:
+        _share_start(prob, live, mean, sd, gain, shift, scale, start, below)
     total = prob.sum()
     if total > 0.0:
         prob /= total
@@ -503,7 +544,9 @@ def selection(mean: F32, sd: F32, gain: F64, shift: F64, scale: float, with_none
 
     Notes
     -----
-    Total variation to the exact distribution stays below 0.003; 15 to 45 µs for n = 50, by how many can win.
+    Total variation to the exact distribution stays below 0.003; 10 to 50 µs for n = 50, by how many can win. Utilities
+    that doubles cannot tell apart (two ceilings that agree below a third, and logits beyond 30) count as ties and share
+    in any proportion.
 
     Examples
     --------

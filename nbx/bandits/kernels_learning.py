@@ -355,13 +355,14 @@ def half_quadratic(precision: F64, eta: F64) -> float:
 
 
 @_compile
-def track(offsets: F64, keep: F64, prior: float, logit: float, y: float, memory: float, scores: F64) -> None:
+def track(offsets: F64, keep: F64, prior: float, logit: float, y: float, memory: float) -> None:
     """Score offsets of the log-odds on one answer, then let them learn it.
 
     Parameters
     ----------
     offsets
-        float64[2, n], updated in place: each offset, and the precision it has beyond its prior.
+        float64[3, n], updated in place: each offset, the precision it has beyond its prior, and the nats by which it
+        predicted better than none, faded.
     keep
         float64[n] in (0, 1], what each keeps of its evidence per answer.
     prior
@@ -371,16 +372,14 @@ def track(offsets: F64, keep: F64, prior: float, logit: float, y: float, memory:
     y
         0..1, the answer.
     memory
-        What the scores keep per answer.
-    scores
-        float64[n], updated in place: nats by which each offset predicted better than none.
+        What the nats keep per answer.
     """
     z = max(min(logit, 30.0), -30.0)
     plain = y * z - math.log1p(math.exp(z))
     for k in range(len(keep)):
         b = offsets[0, k]
         moved = max(min(z + b, 30.0), -30.0)
-        scores[k] = memory * scores[k] + (y * moved - math.log1p(math.exp(moved)) - plain)
+        offsets[2, k] = memory * offsets[2, k] + (y * moved - math.log1p(math.exp(moved)) - plain)
         p = 1.0 / (1.0 + math.exp(-moved))
         evidence = keep[k] * offsets[1, k]
         faded = keep[k] * (offsets[1, k] + prior) * b / (evidence + prior)
@@ -402,4 +401,4 @@ def warm_up() -> None:
     widen(np.eye(2), eta, x, cov, mean)
     half_quadratic(np.eye(2), eta)
     recentre(np.eye(2), eta, x, cov, mean)
-    track(np.zeros((2, 2)), x, 1.0, 0.0, 1.0, 1.0, np.zeros(2))
+    track(np.zeros((3, 2)), x, 1.0, 0.0, 1.0, 1.0)

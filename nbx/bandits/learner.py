@@ -506,7 +506,7 @@ class Learner:
             models.experience.posterior = Posterior.decode(kept.experience)
             models.value_sum, models.value_count = kept.value_sum, kept.value_count
             models.detector, models.changes = drift.ChangeDetector(kept.residuals), kept.changes
-            models.offsets = np.frombuffer(kept.offsets).reshape(2, -1).copy()
+            models.offsets = np.frombuffer(kept.offsets).reshape(3, -1).copy()
             learner._models[kept.action] = models
         learner._half_life = drift.HalfLife(state.half_life)
         learner._progress = Progress.decode(state.window)
@@ -587,11 +587,12 @@ class Learner:
         if keep < 1.0:
             for posterior in models.posteriors:
                 posterior.forget(keep)
-            models.offsets[:] = 0.0
+            self._half_life.drop(models.offsets)
             models.changes += 1
             self._groups[models.group].pool_at = 0
-        elif evidence >= TRACKED and self._half_life.update(models.offsets, logit, y, len(self._models)):
+        elif evidence >= TRACKED and self._half_life.update(models.offsets, logit, y):
             for each in self._models.values():
+                each.offsets[:] = 0.0
                 for posterior in each.posteriors:
                     posterior.forgetting = min(self.forgetting, self._half_life.forgetting)
 
