@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from benchmarks.quality.task import Stream
 
 
+WARM = 10
+"""Rounds before the first that counts: compiled, loaded, and past the first lessons, when learners work hardest."""
+
+
 @dataclass(frozen=True)
 class Cost:
     """Medians over rounds."""
@@ -27,17 +31,17 @@ class Cost:
 
 
 def measure(settings: tuple[Setting, ...], peers: Mapping[str, Peer], rounds: int, rows: int) -> dict[Setting, Cost]:
-    """Time every default; each round moves every policy on by `rows` rows, after one round that does not count."""
-    total = (rounds + 1) * rows
+    """Time every default; each round moves every policy on by `rows` rows, after `WARM` that do not count."""
+    total = (rounds + WARM) * rows
     task = Task("timing", "full", total, "", lambda seed: world(total, seed))
     rendered = stream(task, task.load(0), 0, total)
     chosen = [s for s in settings if not s.values and s.policy != YARDSTICK]
     policies = {setting: peers[setting.peer].make(setting, rendered) for setting in chosen}
     times: dict[Setting, list[tuple[float, float]]] = {setting: [] for setting in policies}
-    for number in range(rounds + 1):
+    for number in range(rounds + WARM):
         for setting, policy in policies.items():
             spent = _round(rendered, policy, range(number * rows, (number + 1) * rows))
-            if number:
+            if number >= WARM:
                 times[setting].append(spent)
     return {
         setting: Cost(median(decide for decide, _ in spent), median(learn for _, learn in spent))
