@@ -1,7 +1,8 @@
 """What one observation costs the learner: both models of an action updated, sites returned.
 
 Against River's `BayesianLinearRegression.learn_one` (one model, linear only) and `LinUCBDisjoint.update` (the same with
-a dict per arm). One core; rounds are interleaved and medians compared.
+a dict per arm). One core; rounds are interleaved and medians compared. Each round begins with an empty learner, when
+groups are pooled often; `settled` is the same stream once more, learned by one that has seen it four times.
 
     python benchmarks/bench_learner.py [--smoke]
 """
@@ -47,12 +48,20 @@ def folds(stream: list[Observation], d: int) -> dict[str, Callable[[], object]]:
     names = [f"x{i}" for i in range(d)]
     dicts = [dict(zip(names, np.asarray(o.x).tolist(), strict=True)) for o in stream]
 
-    def fold(forgetting: float) -> Learner:
-        learner = Learner(forgetting=forgetting)
+    def fold(forgetting: float = 1.0, *, pooled: bool = True, adaptive: bool = True) -> Learner:
+        learner = Learner(forgetting=forgetting, pooled=pooled, adaptive=adaptive)
         learner.register_layout(1, names)
         for observation in stream:
             learner.learn(observation, None)
         return learner
+
+    known = fold()
+    for observation in 3 * stream:
+        known.learn(observation, None)
+
+    def settled() -> None:
+        for observation in stream:
+            known.learn(observation, None)
 
     def estimator() -> None:
         model = BayesianLogisticRegression()
@@ -70,7 +79,9 @@ def folds(stream: list[Observation], d: int) -> dict[str, Callable[[], object]]:
             policy.update(observation.action, x, observation.experience)
 
     return {
-        "Learner.learn, two models": lambda: fold(1.0),
+        "Learner.learn, two models": fold,
+        "Learner.learn, settled": settled,
+        "Learner.learn, no drift handling": lambda: fold(adaptive=False),
         "Learner.learn, forgetting 0.999": lambda: fold(0.999),
         "BayesianLogisticRegression.learn_one (ours)": estimator,
         "BayesianLinearRegression.learn_one (River)": river_linear,

@@ -434,13 +434,17 @@ def outcomes_of(entries: Iterable[Entry]) -> dict[tuple[str, int], list[Outcome]
     return found
 
 
-def evidence_in_log(entries: Iterable[Entry]) -> dict[str, float]:
-    """Recompute the evidence per action: each slot counts once, with its last revision."""
+def evidence_in_log(entries: Iterable[Entry], *, reported: bool = False) -> dict[str, float]:
+    """Recompute the evidence per action: each slot counts once, with its last revision.
+
+    `reported`: the channels are known to report exposures, so an answer without one counts for nothing.
+    """
     evidence: dict[str, float] = {}
     for revisions in outcomes_of(entries).values():
         last = revisions[-1]
         if last.x:
-            weight = last.response_weight if last.response is not None else 0.0
+            counts = last.response is not None and (last.seen_reported or not reported)
+            weight = last.response_weight if counts else 0.0
             evidence[last.action] = evidence.get(last.action, 0.0) + weight
     return evidence
 

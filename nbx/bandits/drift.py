@@ -9,12 +9,13 @@ bucket at a time), and the action's evidence is cut to as many observations. The
 began, at most `RESIDUALS`, so that a restored one is fed the same numbers and goes on to the bit: ADWIN itself cannot
 be stored.
 
-**Gradual** (`HalfLife`, one per learner): beside every action's model run four offsets of the log-odds that forget with
-the half-lives of `HALF_LIVES`. While the model predicts best without them nothing has moved. When an offset has
-predicted better by `CONVINCED` nats, the models forget with its half-life; when long nothing was gained they try the
-next longer one. Odds that drift by themselves are thus followed, and a still world is never forgotten. What an offset
-gained on an action whose memory is cut no longer counts: the cut has dealt with it. (So has the start of a service,
-when answers come at once and silences only when their time is up.)
+**Gradual** (`HalfLife`, one per learner): beside every action's model run offsets of the log-odds that forget with the
+half-lives of `HALF_LIVES`; the last never forgets. While that one predicts best nothing has moved: a constant by which
+first answers are wrong, as long as later ones correct them, is no drift. When another has predicted better by
+`CONVINCED` nats, the models forget with its half-life; when long nothing was gained they try the next longer one. Odds
+that drift by themselves are thus followed, and a still world is never forgotten. What an offset gained on an action
+whose memory is cut no longer counts: the cut has dealt with it. (So has the start of a service, when answers come at
+once and silences only when their time is up.)
 
 Source: Bifet and Gavaldà (2007), Learning from time-changing data with adaptive windowing.
 """
@@ -37,15 +38,15 @@ if TYPE_CHECKING:
 RESIDUALS = 2048
 """Residuals a detector holds before it begins again with the latest half: 8 KB per action."""
 FALSE_ALARM = 0.01
-"""ADWIN's confidence. Its bound is generous: no alarm in 80,000 answers of a still world, and half of the changes from
-0.3 to 0.1 found within 140."""
+"""ADWIN's confidence. Its bound is generous: one alarm in some 200,000 answers of a still world, and half of the
+changes from 0.3 to 0.1 found within 140."""
 CLOCK = 16
 """Residuals between two tests of ADWIN."""
 WORTH_CUTTING = 0.8
 """A cut that leaves more than this share of the evidence changes nothing worth the trouble."""
 
-HALF_LIVES = (1_000.0, 4_000.0, 16_000.0, 64_000.0)
-"""Half-lives that are tried, in observations of an action; the longest of all is never to forget."""
+HALF_LIVES = (1_000.0, 4_000.0, 16_000.0, 64_000.0, math.inf)
+"""Half-lives that are tried, in observations of an action; the last is never to forget."""
 CONVINCED = 6.0
 """Nats by which an offset must have predicted better: odds of 400 to 1."""
 SCORE_MEMORY = 1.0 - 1.0 / 20_000.0
@@ -129,19 +130,19 @@ class HalfLife:
     """
 
     def __init__(self, state: HalfLifeState | None = None) -> None:
-        self.current = len(HALF_LIVES) if state is None else state.current
-        """Position in `HALF_LIVES`; its length: never forget."""
+        self.current = _NEVER if state is None else state.current
+        """Position in `HALF_LIVES`."""
         self.since = 0 if state is None else state.since
         """Observations since it changed."""
         self.tracked = 0 if state is None else state.tracked
         """Actions that these observations are shared by."""
         self.scores = np.zeros(len(HALF_LIVES)) if state is None else np.array(state.scores)
-        """Nats by which each offset predicted better, faded, over all actions."""
+        """Nats by which each offset predicted better than the one that never forgets, faded, over all actions."""
 
     @property
     def forgetting(self) -> float:
         """γ per observation of an action, in (0, 1]."""
-        return 1.0 if self.current == len(HALF_LIVES) else 0.5 ** (1.0 / HALF_LIVES[self.current])
+        return float(_KEEP[self.current])
 
     def update(self, offsets: F64, logit: float, y: float) -> bool:
         """Score the offsets of an action on one answer and let them learn it; True when γ changed.
@@ -149,7 +150,7 @@ class HalfLife:
         Parameters
         ----------
         offsets
-            float64[3, 4] of the action, updated in place: offset, its precision, and the nats it gained, for each of
+            float64[3, 5] of the action, updated in place: offset, its precision, and the nats it gained, for each of
             `HALF_LIVES`; begins with zeros. When γ changes, those of all actions begin anew.
         logit
             What the action's model predicted.
@@ -165,7 +166,7 @@ class HalfLife:
         best = int(shorter.argmax()) if self.current else 0
         if self.current and shorter[best] > CONVINCED:
             return self._move(best)
-        if self.current < len(HALF_LIVES) and self.since > PATIENCE * HALF_LIVES[self.current] * max(self.tracked, 1):
+        if self.current < _NEVER and self.since > PATIENCE * HALF_LIVES[self.current] * max(self.tracked, 1):
             return self._move(self.current + 1)
         return False
 
@@ -187,11 +188,12 @@ class HalfLife:
         return True
 
 
+_NEVER = len(HALF_LIVES) - 1
 _KEEP = np.array([0.5 ** (1.0 / half_life) for half_life in HALF_LIVES])
 
 
 def offsets() -> F64:
-    """Return what `HalfLife.update` keeps for an action that was never seen: float64[3, 4]."""
+    """Return what `HalfLife.update` keeps for an action that was never seen: float64[3, 5]."""
     return np.zeros((3, len(HALF_LIVES)))
 
 

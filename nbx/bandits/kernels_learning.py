@@ -362,7 +362,7 @@ def track(offsets: F64, keep: F64, prior: float, logit: float, y: float, memory:
     ----------
     offsets
         float64[3, n], updated in place: each offset, the precision it has beyond its prior, and the nats by which it
-        predicted better than none, faded.
+        predicted better than the last one, faded.
     keep
         float64[n] in (0, 1], what each keeps of its evidence per answer.
     prior
@@ -375,8 +375,10 @@ def track(offsets: F64, keep: F64, prior: float, logit: float, y: float, memory:
         What the nats keep per answer.
     """
     z = max(min(logit, 30.0), -30.0)
-    plain = y * z - math.log1p(math.exp(z))
-    for k in range(len(keep)):
+    n = len(keep)
+    still = max(min(z + offsets[0, n - 1], 30.0), -30.0)
+    plain = y * still - math.log1p(math.exp(still))
+    for k in range(n):
         b = offsets[0, k]
         moved = max(min(z + b, 30.0), -30.0)
         offsets[2, k] = memory * offsets[2, k] + (y * moved - math.log1p(math.exp(moved)) - plain)

@@ -49,6 +49,19 @@ def test_the_linear_model_predicts_as_rivers() -> None:
         theirs.learn_one(x, y)
 
 
+@pytest.mark.parametrize("d", [1, 16, 40])
+def test_the_linear_model_fed_with_vectors_is_rivers(d: int) -> None:
+    rng = np.random.default_rng(d)
+    ours, theirs = BayesianLinearRegression(), linear_model.BayesianLinearRegression()
+    for row, y in zip(rng.normal(size=(400, d)), rng.normal(size=400).tolist(), strict=True):
+        ours.learn_vector(row, y)
+        theirs.learn_one(dict(enumerate(row.tolist())), y)
+    for row in rng.normal(size=(20, d)):
+        expected = theirs.predict_one(dict(enumerate(row.tolist())), with_dist=True)
+        mean, variance = ours.posterior.predict(row)
+        assert (mean, math.sqrt(variance + 1.0)) == pytest.approx((expected.mu, expected.sigma), abs=1e-8)
+
+
 @pytest.mark.parametrize("ridge", [0.1, 1.0, 10.0])
 def test_a_feature_never_seen_is_at_its_prior(ridge: float) -> None:
     model = BayesianLinearRegression(prior_precision=ridge)

@@ -9,7 +9,7 @@ from scipy.optimize import brentq
 from scipy.special import expit, log_ndtr, logit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -192,3 +192,98 @@ class Dense:
         precision, eta = self.sums()
         cov: F64 = np.linalg.inv(precision).astype(np.float64)
         return cov @ eta, cov
+
+
+def recentred(precision: F64, eta: F64, centre: F64) -> tuple[F64, F64]:
+    """Change basis: (1, x − c) = T (1, x), so Λ becomes TΛT' and η becomes Tη."""
+    basis = np.eye(len(eta))
+    basis[1:, 0] = -centre[1:]
+    return basis @ precision @ basis.T, basis @ eta
+
+
+def hierarchy(members: Sequence[tuple[F64, F64]], deviation: F64, width: F64) -> tuple[F64, F64]:
+    """Invert the joint Gaussian of (μ, w_1, …, w_K) given sites (Λ_a, η_a): mean and covariance, all stacked.
+
+    μ ~ N(0, diag(width)) and w_a ~ N(μ, diag(deviation)).
+    """
+    d, count = len(deviation), len(members) + 1
+    apart = np.diag(1.0 / deviation)
+    precision, eta = np.zeros((count * d, count * d)), np.zeros(count * d)
+    precision[:d, :d] = np.diag(1.0 / width) + len(members) * apart
+    for k, (sites, sites_mean) in enumerate(members, start=1):
+        at = slice(k * d, (k + 1) * d)
+        precision[at, at] = apart + sites
+        precision[:d, at] = precision[at, :d] = -apart
+        eta[at] = sites_mean
+    cov: F64 = np.linalg.inv(precision).astype(np.float64)
+    return cov @ eta, cov
+
+
+def hierarchy_of(
+    members: Sequence[tuple[F64, F64]], of: int, deviation: F64, width: F64, *, own: bool
+) -> tuple[F64, F64]:
+    """Mean and covariance of one member's weights, with or without its own sites; of = K: one never seen."""
+    d = len(deviation)
+    nothing = np.zeros((d, d)), np.zeros(d)
+    given = [*members, nothing]
+    if not own:
+        given[of] = nothing
+    mean, cov = hierarchy(given, deviation, width)
+    at = slice((of + 1) * d, (of + 2) * d)
+    return mean[at], cov[at, at]
+
+
+def log_evidence(members: Sequence[tuple[F64, F64]], deviation: F64, width: F64) -> float:
+    """Integrate exp(−½w'Λw + η'w) over the joint prior of all weights, w ~ N(0, 11'⊗A + I⊗D); nats."""
+    d, count = len(deviation), len(members)
+    prior = np.kron(np.ones((count, count)), np.diag(width)) + np.kron(np.eye(count), np.diag(deviation))
+    sites, eta = np.zeros((count * d, count * d)), np.zeros(count * d)
+    for k, (precision, sites_mean) in enumerate(members):
+        at = slice(k * d, (k + 1) * d)
+        sites[at, at] = precision
+        eta[at] = sites_mean
+    log_determinant = np.linalg.slogdet(np.eye(count * d) + prior @ sites)[1]
+    return float(0.5 * (eta @ np.linalg.solve(np.linalg.inv(prior) + sites, eta) - log_determinant))
+
+
+class Offset:
+    """An offset of the log-odds that keeps every site and forgets by definition."""
+
+    def __init__(self, keep: float, prior: float, memory: float) -> None:
+        self.keep, self.prior, self.memory = keep, prior, memory
+        self.sites: list[tuple[float, float]] = []
+        self.gains: list[float] = []
+
+    def at(self, age: int) -> tuple[float, float]:
+        """Return offset and precision beyond the prior, `age` answers after the last one learned."""
+        left = self.keep ** np.arange(len(self.sites) - 1 + age, age - 1, -1.0)
+        tau, nu = (left @ np.array(self.sites).reshape(-1, 2)).tolist() if self.sites else (0.0, 0.0)
+        return nu / (tau + self.prior), tau
+
+    def predict(self, logit: float) -> float:
+        """Return the probability of a yes."""
+        return float(expit(logit + self.at(0)[0]))
+
+    def learn(self, logit: float, y: float, other: float) -> float:
+        """Score against another's prediction and learn one answer; return the score."""
+        p, faded = self.predict(logit), self.at(1)[0]
+        self.gains.append(float(np.log(p if y else 1.0 - p) - np.log(other if y else 1.0 - other)))
+        tau = p * (1.0 - p)
+        self.sites.append((tau, tau * faded + y - p))
+        return float(np.array(self.gains) @ self.memory ** np.arange(len(self.gains) - 1.0, -1.0, -1.0))
+
+
+def information(field: Field, scale: float, draws: int, seed: int) -> tuple[float, float]:
+    """Sample worlds from the posterior: regret of Thompson's choice and variance that the best action explains."""
+    rng = np.random.default_rng(seed)
+    mean, sd = field.mean.astype(np.float64), field.sd.astype(np.float64)
+    worlds = expit(mean + sd * rng.standard_normal((draws, len(mean))))
+    chosen = (mean + scale * sd * rng.standard_normal((draws, len(mean)))).argmax(axis=1)
+    share = np.bincount(chosen, minlength=len(mean)) / draws
+    best = worlds.argmax(axis=1)
+    explained = np.zeros(len(mean))
+    for winner in range(len(mean)):
+        among = worlds[best == winner]
+        if len(among):
+            explained += len(among) / draws * (among.mean(axis=0) - worlds.mean(axis=0)) ** 2
+    return float(worlds.max(axis=1).mean() - share @ worlds.mean(axis=0)), float(share @ explained)

@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, settings, target
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
@@ -47,6 +47,38 @@ def test_selection_agrees_with_a_dense_integral(with_none: bool) -> None:
                 error = total_variation(kernels.selection(*candidates, 1.0, with_none), dense)
                 worst[kind] = max(worst.get(kind, 0.0), error)
     assert max(worst.values()) < DENSE_BOUND, worst
+
+
+def tight_fields() -> st.SearchStrategy[reference.Field]:
+    """A few candidates whose ceilings, floors or medians meet, or none of them; sds over five decades."""
+
+    def build(rows: list[tuple[float, float, float, float]], meet: str) -> reference.Field:
+        mean, sd, gain, shift = np.array(rows, np.float64).T
+        sd, gain = 10.0**sd, 10.0**gain
+        if meet == "ceilings":
+            shift = 8.0 - gain + shift / 100
+        elif meet == "floors":
+            shift = shift / 100
+        elif meet == "medians":
+            shift = shift / 100 - gain / (1 + np.exp(-mean))
+        elif meet == "gains":
+            gain = np.array([1.0, 20.0, 40.0, 60.0])[(gain * 7).astype(int) % 4]
+        return reference.Field(mean.astype(np.float32), sd.astype(np.float32), gain, shift)
+
+    row = st.tuples(st.floats(-6, 8), st.floats(-4, 1), st.floats(-1, 1.5), st.floats(-4, 4))
+    meets = st.sampled_from(["", "ceilings", "floors", "medians", "gains"])
+    return st.builds(build, st.lists(row, min_size=2, max_size=6), meets)
+
+
+@settings(max_examples=200, deadline=None)
+@given(tight_fields(), st.booleans())
+def test_selection_agrees_with_a_dense_integral_where_the_search_looks_for_trouble(
+    field: reference.Field, with_none: bool
+) -> None:
+    dense = reference.selection_dense(field, 1.0, with_none, points=601)
+    error = total_variation(kernels.selection(*field, 1.0, with_none), dense)
+    target(error)
+    assert error < DENSE_BOUND
 
 
 def test_slate_propensities_weigh_back_to_one() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from io import StringIO
 
 import numpy as np
@@ -15,6 +16,7 @@ from nbx.audit.judging import Judged, Maturity, Question, asked_plan, consider, 
 from nbx.audit.policy_report import PolicyReport, PolicyTally
 from nbx.audit.reading import Arbitrated, Window, arbitrated
 from nbx.audit.tables import show_policy
+from nbx.bandits.snapshot import BoundModel
 from nbx.catalog.plan import Plan
 from nbx.decision.choice import Choice, decide
 from nbx.decision.messages import DecideRequest
@@ -38,10 +40,10 @@ def release(text: str = CHANGED, number: int = 2) -> Plan:
     return small_plan(text, number)
 
 
-def decided(plan: Plan, number: int, slots: int = 1) -> tuple[DecisionEntry, Choice]:
+def decided(plan: Plan, number: int, slots: int = 1, model: BoundModel | None = None) -> tuple[DecisionEntry, Choice]:
     request = DecideRequest(customer_id=f"c{number}", placement="hero", slots=slots, context={"is_mobile": True})
     decision_id = f"000{NOW_MS:011x}{number:012x}"
-    choice = decide(plan, prior_model(plan), CustomerState(), request, decision_id, NOW_MS, salt="s")
+    choice = decide(plan, model or prior_model(plan), CustomerState(), request, decision_id, NOW_MS, salt="s")
     entry = decision_entry(
         choice, request, decision_id, NOW_MS, release=plan.release, snapshot=0, state_version=0, took_us=1
     )
@@ -69,6 +71,65 @@ def test_the_target_is_what_deciding_with_the_release_gives(text: str) -> None:
     assert not found.model[-1].any(), "none earns nothing"
     assert found.expected == pytest.approx(found.target @ found.model)
     assert found.missed == 0.0
+
+
+def with_goal(goal: float, stakes: float, gold: str, text: str = CATALOG) -> str:
+    """Return a catalog whose hero has a goal (0: none) and stakes, and what a gold card is worth."""
+    extra = f"stakes: {stakes}, " + (f"goal: {{event: came_back, within: 30m, value: {goal}}}, " if goal else "")
+    return text.replace("{channel: web, impr", f"{{channel: web, {extra}impr").replace("value: 60", f"value: {gold}")
+
+
+LEARNED = "{prior: 60, strength: 4}"
+OWN = with_goal(30, 0.25, LEARNED)
+
+
+def experienced(plan: Plan) -> BoundModel:
+    """Return a model that has learned values, goals and how much to explore, whatever the release."""
+    model, names = prior_model(plan), plan.action_names
+    mean, value, count = model.mean.copy(), model.value.copy(), model.value_count.copy()
+    for row, name in enumerate(names):
+        mean[row] += np.random.default_rng(list(name.encode())).normal(0, 0.3, mean.shape[1])
+    value[names.index("gold_card")], count[names.index("gold_card")] = 45.0, 12.0
+    return replace(model, mean=mean, value=value, value_count=count, exploration=0.6)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        OWN,
+        with_goal(90, 0.25, LEARNED),
+        with_goal(0, 0.25, LEARNED),
+        with_goal(30, 0.7, LEARNED, CHANGED.replace("value: 5", "value: 60")),
+        with_goal(90, 0.0, "55"),
+        with_goal(30, 1.0, LEARNED),
+    ],
+    ids=[
+        "the same",
+        "another goal value",
+        "no goal",
+        "stakes, exploration, exchange",
+        "a declared worth",
+        "sure",
+    ],
+)
+def test_goal_stakes_learned_worth_and_exploration_are_what_deciding_gives(text: str) -> None:
+    own, other = small_plan(OWN), release(text)
+    for number in range(3):
+        entry, _ = decided(own, number, model=experienced(own))
+        _, choice = decided(other, number, model=experienced(other))
+        assert entry.goal is not None
+        found = judged(entry, other, own)
+        np.testing.assert_allclose(found.target, choice.slate.probability, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(found.model[:-1, 1], choice.utility.p_response * choice.factors.value, rtol=1e-6)
+
+
+def test_a_new_goal_moves_nothing_and_certainty_tells_no_calibration() -> None:
+    own = small_plan(with_goal(0, 1.0, "60"))
+    entry, _ = decided(own, 1, model=experienced(own))
+    assert (entry.policy.scale, entry.policy.floor, entry.goal) == (0.0, 0.0, None)
+    plain, goal = (judged(entry, release(with_goal(value, 0.5, "60")), own) for value in (0, 30))
+    assert goal.target.tolist() == plain.target.tolist()
+    assert 0.0 < plain.target.min() < plain.target.max() < 1.0, "stakes of 0.5 leave half of what is declared"
 
 
 def test_the_release_that_decided_does_what_was_logged() -> None:

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from nbx.backtest.estimate import Z95, ReplayTally, difference, equal_mix, proportion, unlikely_randomised
+from nbx.audit.intervals import Z95
+from nbx.backtest.estimate import ReplayTally, difference, equal_mix, proportion, unlikely_randomised
 
 
 @pytest.mark.parametrize(("positives", "count"), [(0, 7), (7, 7), (1, 3), (15, 148), (81, 263), (5000, 20_000)])

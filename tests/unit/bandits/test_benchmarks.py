@@ -6,10 +6,10 @@ from types import ModuleType
 
 import pytest
 
-from benchmarks import bench_kernels, bench_learner
+from benchmarks import bench_kernels, bench_learner, bench_river
 
 
-@pytest.mark.parametrize("benchmark", [bench_kernels, bench_learner])
+@pytest.mark.parametrize("benchmark", [bench_kernels, bench_learner, bench_river])
 def test_benchmark_runs(benchmark: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     benchmark.main(smoke=True)
     assert "medians of" in capsys.readouterr().out

@@ -131,13 +131,42 @@ def test_logits_decide_where_utilities_round_to_one(sd: float) -> None:
         field([3.5, 0.96], [14.8, 0.0022], [7.0363, 7.0394], [0.0, 0.0]),
         field([4.5917, 2.81361], [0.71592, 3.49828], [3.88456, 8.91908], [0.81548, -1.19245]),
         field([4.21966, 4.32353], [3.16873, 0.56401], [6.47502, 4.86603], [0.51719, -1.06426]),
+        field(
+            [-2.5807106, -2.1775646, 5.1252127, -2.2366753],
+            [1.9055891, 1.8315156, 1.6243144, 1.3486165],
+            [60, 40, 20, 1],
+            [1.55676413, 3.18747783, -0.32150263, 0.23792723],
+        ),
+        field(
+            [1.1149244, -1.7954059, 2.7743158, 3.5947564],
+            [1.2421618, 1.0681791, 9.528738, 1.8724608],
+            [28.726513, 4.198402, 37.727557, 20.0],
+            [0.42144464, 1.11452387, -1.61619005, 1.94706413],
+        ),
     ],
-    ids=["a ceiling within rounding", "a step in one half", "a step in one half, ceilings apart"],
+    ids=[
+        "a ceiling within rounding",
+        "a step in one half",
+        "a step in one half, ceilings apart",
+        "the midpoint says nothing",
+        "the midpoint says nothing, twice",
+    ],
 )
 def test_steps_at_ceilings_are_found(nasty: reference.Field) -> None:
     """Each once cost 0.004 to 0.015 of total variation: mass left behind, or halving that moved nothing."""
     dense = reference.selection_dense(nasty, 1.0, False, points=2401)
     assert np.abs(kernels.selection(*nasty, 1.0, False) - dense).sum() / 2 < 1e-3
+
+
+@pytest.mark.parametrize("same", [1, 2])
+@pytest.mark.parametrize("with_none", [True, False])
+def test_candidates_at_their_ceiling_keep_their_mass(same: int, with_none: bool) -> None:
+    """All of σ(40 ± 0.05) rounds to 1: below a higher ceiling there is no grid point inside."""
+    n = same + 1
+    sure = field([40.0] * same + [-1.0], [0.01] * same + [1.0], [1.0] * same + [3.0], [0.0] * n)
+    above = norm.sf(np.log(1 / 2) + 1)  # of 3σ(z) > 1
+    expected = [(1 - above) / same] * same + [above, 0.0]
+    assert kernels.selection(*sure, 1.0, with_none).tolist() == pytest.approx(expected, abs=5e-4)
 
 
 @pytest.mark.parametrize("shift", [-1e6, 0.0, 1e6])

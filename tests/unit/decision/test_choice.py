@@ -104,8 +104,8 @@ def test_one_slot_equals_the_slow_twin(state: CustomerState, placement: str, exc
     if names and not choice.placement.mandatory[choice.positions].any():
         field = slow.Field(choice.factors.mean, choice.factors.sd, choice.utility.gain, choice.utility.shift)
         floored = 0.99 * slow.selection_dense(field, choice.policy.scale, with_none=True) + 0.01 / (len(names) + 1)
-        # of 4,000 such decisions 99 % are within 0.0013, the worst is off by 0.0087
-        assert np.abs(choice.slate.probability - floored).sum() / 2 <= 0.015, "total variation"
+        # of 2,500 such decisions 99 % are within 0.0003, the worst is off by 0.0005
+        assert np.abs(choice.slate.probability - floored).sum() / 2 <= 0.003, "total variation"
 
 
 @settings(max_examples=60, deadline=None)
