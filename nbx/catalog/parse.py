@@ -845,7 +845,11 @@ def _experience(read: _Reader, node: _Node | None) -> ExperiencePolicy:
         loss_aversion=read.number(fields.get("loss_aversion"), plain.loss_aversion, least=0.0),
         exchange=read.number(fields.get("exchange"), plain.exchange, least=0.0),
         floor=read.number(fields.get("floor"), plain.floor, most=0.0),
-        points={name: read.number(points[name], 0.0) for name in outcomes if name in points},
+        points={
+            name: read.number(points[name], 0.0, least=-limits.MONEY, most=limits.MONEY)
+            for name in outcomes
+            if name in points
+        },
     )
 
 

@@ -132,7 +132,7 @@ actions:
       a: {placements: [hero, hera]}
       b: {placements: [hero]}
       a: {placements: []}
-experience: {floor: 3, points: {accept: 1}}
+experience: {floor: 3, points: {accept: 1, declined: -1e15}}
 """
     assert brief(text) == [
         "1:10 catalog name",
@@ -162,6 +162,7 @@ experience: {floor: 3, points: {accept: 1}}
         "26:7 actions.up.treatments.a duplicate_key",
         "27:21 experience.floor range",
         "27:33 experience.points.accept unknown_key",
+        "27:54 experience.points.declined range",
     ]
 
 
