@@ -57,9 +57,9 @@ def findings_of(text: str) -> tuple[Finding, ...]:
 
 
 def check(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     findings = findings_of(text)
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
     lines = sum(text.count(sign) for sign in "\n\r\x85\u2028\u2029")
     assert all(0 <= each.line <= lines + 2 and each.message and str(each) for each in findings)
 

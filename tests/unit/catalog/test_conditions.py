@@ -142,9 +142,9 @@ def test_length_is_bounded_before_compiling() -> None:
 def test_the_worst_known_condition_that_is_allowed_stays_bounded() -> None:
     source = "[" + ",".join("1" * 110) + "].all(x, (" + "+".join(["[x]"] * 65) + ") != [])"
     program = compile_condition(source)
-    start = time.perf_counter()
+    start = time.process_time()
     assert program.holds(build_context({}))
-    assert time.perf_counter() - start < 0.5  # measured: 0.01
+    assert time.process_time() - start < 0.5  # measured: 0.01
 
 
 def test_every_allowed_function_exists_in_the_evaluator() -> None:
@@ -157,10 +157,10 @@ def test_every_allowed_function_exists_in_the_evaluator() -> None:
 
 def test_a_suggestion_is_the_nearest_of_many_and_cheap() -> None:
     known = {f"group{i}" for i in range(500)}
-    start = time.perf_counter()
+    start = time.process_time()
     assert did_you_mean("group_0", known) == " Did you mean `group0`?"
     assert did_you_mean("x" * 10_000, known) == did_you_mean("zzz", known) == ""
-    assert time.perf_counter() - start < 0.1  # measured: 0.003
+    assert time.process_time() - start < 0.1  # measured: 0.003
 
 
 def test_comparisons_keep_sign_and_side() -> None:

@@ -211,17 +211,17 @@ def test_text_that_is_no_catalog_is_one_finding_with_its_place(text: str, place:
 
 def test_anchors_aliases_and_tags_are_refused_without_expanding_them() -> None:
     bomb = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 60))
-    start = time.perf_counter()
+    start = time.process_time()
     codes = [each.code for each in findings_of("catalog: a\n" + bomb)]
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
     assert {"anchor", "alias"} <= set(codes)
     assert [each.code for each in findings_of("catalog: !!python/object:os.system a")] == ["tag"]
 
 
 def test_a_file_beyond_the_bound_is_refused_before_it_is_read() -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     [finding] = findings_of("catalog: a\n" + "a: 1\n" * (limits.CATALOG_BYTES // 5))
-    assert time.perf_counter() - start < 0.2
+    assert time.process_time() - start < 0.2
     assert finding.code == "too_large"
     assert findings_of("é" * (limits.CATALOG_BYTES // 2 + 1))[0].code == "too_large"
 
@@ -265,9 +265,9 @@ def test_five_hundred_actions_are_checked_within_a_second() -> None:
 """
         for i in range(500)
     )
-    start = time.perf_counter()
+    start = time.process_time()
     assert len(parse_catalog(HEAD + body).actions) == 500
-    assert time.perf_counter() - start < 2.0  # measured: 0.4; twice the bar, for a busy machine
+    assert time.process_time() - start < 2.0  # CPU seconds; measured: 0.4, twice the bar for a busy machine
 
 
 def test_scaled_durations_keep_their_proportions() -> None:
