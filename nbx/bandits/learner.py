@@ -13,7 +13,7 @@ Column 0 is the constant.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 import numpy as np
@@ -601,19 +601,28 @@ class Learner:
         d = len(self.columns)
         group.pool_at = group.learned + _until_next(group.learned, len(group.members), d)
         members = [self._models[action] for action in group.members]
-        centre = self._x_sum / max(self._x_count, 1)
-        response = [_sums(models.response.posterior, centre) for models in members]
-        experience = [_sums(models.experience.posterior, centre) for models in members]
-        how: dict[str, Any] = {"alone": not self.pooled, "centre": centre}
-        if group.learned >= group.judge_at:
+        judge = group.learned >= group.judge_at
+        if judge:
             group.judge_at = group.learned + min(group.learned // 2, 8 * OFTEN)
-            group.response = pooling.calibrated(response, group.response, d)
-            group.experience = pooling.calibrated(experience, group.experience, d)
-        *of_response, group.fresh_response = pooling.priors(response, group.response, d, **how)
-        *of_experience, group.fresh_experience = pooling.priors(experience, group.experience, d, **how)
-        for models, first, second in zip(members, of_response, of_experience, strict=True):
-            models.response.posterior.swap_prior(first.precision, first.eta)
-            models.experience.posterior.swap_prior(second.precision, second.eta)
+        responses = [models.response.posterior for models in members]
+        group.response, group.fresh_response = self._pooled(responses, group.response, judge)
+        experiences = [models.experience.posterior for models in members]
+        if any(posterior.observations for posterior in experiences):
+            group.experience, group.fresh_experience = self._pooled(experiences, group.experience, judge)
+
+    def _pooled(
+        self, posteriors: list[Posterior], spread: pooling.Spread, judge: bool
+    ) -> tuple[pooling.Spread, pooling.Prior]:
+        """Swap the priors of one kind of model; return its spread, judged anew or not, and a new action's prior."""
+        d = len(self.columns)
+        centre = self._x_sum / max(self._x_count, 1)
+        sums = [_sums(posterior, centre) for posterior in posteriors]
+        if judge:
+            spread = pooling.calibrated(sums, spread, d)
+        *own, fresh = pooling.priors(sums, spread, d, alone=not self.pooled, centre=centre)
+        for posterior, prior in zip(posteriors, own, strict=True):
+            posterior.swap_prior(prior.precision, prior.eta)
+        return spread, fresh
 
     def _judge_exploration(self) -> None:
         self._judge_at = self.step + max(SETTLED, min(self.step, 8 * OFTEN))
