@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from nbx.ids import decision_ref
 from tests.edge.test_cli import nbx
 from tests.service import Running, eventually
 
@@ -58,9 +59,10 @@ def test_the_learning_report_tells_of_what_was_answered(service: Running) -> Non
     assert read(service, "learning", since="1h", until="59m")["decisions"] == 0
 
 
-def test_the_policy_report_of_the_release_in_force_is_the_log(service: Running) -> None:
+def test_the_policy_report_of_the_release_in_force_is_the_log(service: Running, answered: list[str]) -> None:
     release = service.http.get("/health/ready").json()["release"]
-    report = read(service, "policy", release=release, since="1h", young=True, placement="web")
+    since = decision_ref(answered[0]).at_ms  # what other tests decided under other releases is another policy's
+    report = read(service, "policy", release=release, since=since, young=True, placement="web")
     assert report["decisions"] >= ANSWERED
     acceptance = report["rewards"][0]
     assert acceptance["reward"] == "acceptance"

@@ -185,7 +185,7 @@ def test_silence_is_learned_by_what_customers_do_after_it(
     view = world.desk.decide("new", "desk", explain="full").explanation
     assert view.goal.none == pytest.approx(silent, abs=0.2)
     assert [each.goal for each in view.candidates] == pytest.approx([talked] * 2, abs=0.2)
-    assert quiet / 450 == pytest.approx(0.8 if silent > talked else 0.1, abs=0.06)
+    assert quiet / 450 == pytest.approx(0.8 if silent > talked else 0.1, abs=0.1)
 
 
 def test_the_world_of_these_tests_is_the_plans() -> None:
