@@ -647,7 +647,7 @@ class Learner:
 
 
 def _until_next(learned: int, members: int, d: int) -> int:
-    """Observations until a group is pooled again: costs at most 1 ms per observation early and 1 µs late."""
+    """Observations until a group is pooled again; the more, the more work a pool is, counted as members · d³."""
     cost_us = 0.005 * members * d**3
     return int(max(FIRST_POOL, cost_us / 1000.0, min((GROWTH - 1.0) * learned, max(OFTEN, cost_us))))
 

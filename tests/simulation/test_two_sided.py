@@ -34,7 +34,7 @@ TRUTH = {
 """Answers per block of twenty: `loud` is accepted more, and complained about more."""
 MODEL_BOUND = 0.05
 """Relative: 600 answers against a prior of precision 1 move a rate by 1 % at most, and the switch is a ratio of two
-differences; measured 0.6 %."""
+differences."""
 CATALOG = """
 catalog: two_sides
 placements:
