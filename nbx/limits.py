@@ -32,6 +32,8 @@ GOALS = 16
 """Goals watched for one customer at a time: 1 KB of state; a decision beyond it opens none and teaches none."""
 MONEY = 1e12
 """Largest amount an event may report, in either direction: sums of them stay exact to a cent."""
+MONEY_PARTS = 10_000
+"""Parts of one unit of money in which budgets are counted: whole numbers add up exactly."""
 CATALOG_BYTES = 10 << 20
 """Bytes in one catalog file."""
 FEATURE_WIDTH = 256

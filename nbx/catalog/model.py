@@ -11,9 +11,14 @@ from typing import Any, Literal
 
 from msgspec import Struct, field
 
-from nbx.features.schema import Feature
+from nbx.features.schema import Feature, Value
 
 ActionClass = Literal["mandatory", "service", "recovery", "promotional"]
+ConsentDefault = Literal["opt_in", "opt_out"]
+"""What holds of a customer who said nothing: `opt_in` needs a yes, `opt_out` holds until a no."""
+Layer = Literal["eligible", "applicable", "suitable"]
+LAYERS: tuple[Layer, ...] = ("eligible", "applicable", "suitable")
+"""May we, does it make sense now, is it good for the customer: in the order in which they are asked."""
 Impressions = Literal["reported", "implicit"]
 OutcomeName = Literal[
     "accepted", "declined", "dismissed", "ignored", "converted", "failed", "complained", "not_seen", "not_delivered"
@@ -21,22 +26,50 @@ OutcomeName = Literal[
 
 
 class Limit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """At most `max` proved exposures (plus open reservations) per rolling window, per customer and action."""
+    """At most `max` proved exposures (plus open reservations) per rolling window, per customer, of what declares it."""
 
     max: int
     per_ms: int
 
 
 class Pause(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long an action stays away from a customer after an outcome, in milliseconds; 0: no pause."""
+    """How long something stays away from a customer after an outcome, in milliseconds; 0: no pause."""
 
     declined_ms: int = 0
     dismissed_ms: int = 0
     ignored_ms: int = 0
+    ignored_count: int = 1
+    """So many ignored prompts within `ignored_within_ms` call for the pause."""
+    ignored_within_ms: int = 0
+    """0 only where `ignored_count` is 1."""
 
 
-class Treatment(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One rendering of an action for some placements."""
+class ContextWeight(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Multiplies the worth of an acceptance while a condition holds."""
+
+    when: str
+    """CEL condition."""
+    weight: float
+    """> 0."""
+
+
+class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Engagement policy in three layers, CEL conditions (empty: everyone), and when it is on offer at all."""
+
+    eligible: str = ""
+    """May we?"""
+    applicable: str = ""
+    """Does it make sense now?"""
+    suitable: str = ""
+    """Is it good for the customer?"""
+    starts_ms: int = 0
+    """Not before, epoch milliseconds; 0: always."""
+    ends_ms: int = 0
+    """Not from then on; 0: never ends."""
+
+
+class Treatment(Policy, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One rendering of an action for some placements. Of several for one placement the first whose policy holds."""
 
     name: str
     placements: tuple[str, ...]
@@ -81,16 +114,26 @@ class Placement(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     goal: Goal | None = None
 
 
-class Group(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Group(Policy, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Actions that share evidence and policy."""
 
     name: str
     topic: str = ""
     limits: tuple[Limit, ...] = ()
+    """Of all its actions together."""
     pause: Pause | None = None
+    """Of each action that has none of its own: it pauses that action."""
+    pause_group: Pause | None = None
+    """An outcome of any of its actions pauses them all."""
+    per_slate: int = 0
+    """Most actions of the group in one slate; 0: no bound."""
+    lever: float = 1.0
+    """Multiplies the actions' own."""
+    context_weights: tuple[ContextWeight, ...] = ()
+    """Apply to each action, besides its own."""
 
 
-class Action(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Action(Policy, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One thing the company may do."""
 
     name: str
@@ -106,11 +149,17 @@ class Action(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Worth of an acceptance for the customer, money."""
     gives: tuple[str, ...] = ()
     asks: tuple[str, ...] = ()
-    eligible: str = ""
-    """CEL condition; empty: everyone."""
     limits: tuple[Limit, ...] = ()
     pause: Pause | None = None
     """The group's when None."""
+    not_with: tuple[str, ...] = ()
+    """Actions that never stand beside it in a slate; holds both ways."""
+    cost: float = 0.0
+    """Money that giving it out takes from budgets, ≥ 0."""
+    lever: float = 1.0
+    """The business's say: multiplies the worth of an acceptance, ≥ 0."""
+    context_weights: tuple[ContextWeight, ...] = ()
+    """Those that hold are multiplied."""
     attention_ms: int = 0
     """Overrides the placement's when > 0."""
     treatments: tuple[Treatment, ...] = ()
@@ -144,6 +193,156 @@ DEFAULT_POINTS: dict[OutcomeName, float] = {
 }
 
 
+class ContactRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How often a customer may be prompted within a scope: a channel, a class, or overall."""
+
+    limits: tuple[Limit, ...] = ()
+    gap_ms: int = 0
+    """Least time between two prompts; those of one slate are one prompt. 0: none."""
+    pause: Pause | None = None
+    """An outcome within the scope pauses all of the scope."""
+
+
+class QuietHours(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Hours of the customer's own clock in which nobody is prompted."""
+
+    from_minute: int
+    """Minute of the day at which they begin, 0 to 1439."""
+    to_minute: int
+    """Minute at which they are over; of the next day unless later than `from_minute`."""
+    days: tuple[int, ...] = ()
+    """Days on which they begin, 0: Monday; empty: every day."""
+    channels: tuple[str, ...] = ()
+    """Empty: all."""
+
+
+class ContactPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Contact policy beyond single actions and groups."""
+
+    overall: ContactRule = ContactRule()
+    channels: dict[str, ContactRule] = field(default_factory=dict)
+    classes: dict[ActionClass, ContactRule] = field(default_factory=dict)
+    quiet_hours: tuple[QuietHours, ...] = ()
+    exempt: tuple[ActionClass, ...] = ("mandatory",)
+    """Classes that none of this holds back; their exposures count all the same."""
+    exclusive: tuple[tuple[str, ...], ...] = ()
+    """Sets of actions of which one slate holds at most one."""
+
+
+class ConsentPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What holds while a customer has said neither yes nor no, per purpose."""
+
+    contact: ConsentDefault = "opt_out"
+    """On channels not named in `channels`."""
+    channels: dict[str, ConsentDefault] = field(default_factory=dict)
+    personalise: ConsentDefault = "opt_out"
+    learn: ConsentDefault = "opt_out"
+    exempt: tuple[ActionClass, ...] = ("mandatory",)
+    """Classes that need no consent to contact."""
+
+
+class Budget(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What actions may cost together per window, over all customers. Spent when an action is given out."""
+
+    name: str
+    actions: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    """All of their actions, besides `actions`."""
+    units: int = 0
+    """How often they may be given out; 0: no bound."""
+    money: float = 0.0
+    """Sum of their `cost`; 0: no bound."""
+    per_ms: int
+    """Length of a window; windows follow each other without gap."""
+    starts_ms: int = 0
+    """When a window began, epoch milliseconds; 0: the first Monday of 1970, midnight UTC."""
+
+
+class Holdout(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Shares of customers kept out of nbx's choice, to measure what it is worth."""
+
+    silent: float = 0.0
+    """0..1: gets nothing but mandatory actions."""
+    random: float = 0.0
+    """0..1: gets what chance picks among what is allowed."""
+
+
+class JourneyStep(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A step of a journey and how customers come to it."""
+
+    name: str
+    event: str
+    """Behaviour event that enters it."""
+    after: tuple[str, ...] = ()
+    """Steps from one of which it is entered; empty: from anywhere, also from outside the journey."""
+
+
+class Journey(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Steps that customers go through; `journey.<name>` is the step they are in, empty: none."""
+
+    name: str
+    steps: tuple[JourneyStep, ...]
+
+
+class Concern(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A topic that keeps a customer busy; `concern.<name>` tells whether it is open."""
+
+    name: str
+    opens: tuple[str, ...]
+    """Behaviour events that open it."""
+    resolves: tuple[str, ...] = ()
+    """Behaviour events that close it."""
+    timeout_ms: int = 30 * 86_400_000
+    """It counts as closed so long after it was last opened."""
+
+
+class Given(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A customer and a request, as an example tells them; what is not told has its default."""
+
+    placement: str
+    slots: int = 1
+    customer: dict[str, Value] = field(default_factory=dict)
+    """Feature → value."""
+    request: dict[str, Value] = field(default_factory=dict)
+    """Context feature → value."""
+    relationship: dict[str, float] = field(default_factory=dict)
+    journey: dict[str, str] = field(default_factory=dict)
+    """Journey → step."""
+    concern: dict[str, bool] = field(default_factory=dict)
+    seen: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Action → how many milliseconds ago it was seen, on the placement's channel."""
+    paused: tuple[str, ...] = ()
+    """Actions that are paused."""
+    consent: dict[str, bool] = field(default_factory=dict)
+    """`contact`, `contact:<channel>`, `personalise`, `learn` → what the customer said."""
+    spent: tuple[str, ...] = ()
+    """Budgets of which nothing is left."""
+    holdout: Literal["", "silent", "random"] = ""
+    at_ms: int = 1_767_225_600_000 + 12 * 3_600_000
+    """When; noon of the first day of 2026, UTC, unless told."""
+
+
+class Expect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an example demands."""
+
+    allowed: tuple[str, ...] = ()
+    """Actions that must be candidates."""
+    blocked: dict[str, str] = field(default_factory=dict)
+    """Action → reason code that must have removed it; empty: any."""
+    ranked: tuple[tuple[str, ...], ...] = ()
+    """Actions in falling order of expected utility, before anything is learned."""
+    silent: bool = False
+    """Nothing may be allowed."""
+
+
+class Example(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A test of the catalog, in it: publishing refuses while one fails."""
+
+    name: str
+    given: Given
+    expect: Expect
+
+
 class Exploration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How much is tried out."""
 
@@ -163,6 +362,17 @@ class Catalog(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     actions: tuple[Action, ...] = ()
     experience: ExperiencePolicy = ExperiencePolicy()
     exploration: Exploration = Exploration()
+    contact: ContactPolicy = ContactPolicy()
+    consent: ConsentPolicy = ConsentPolicy()
+    budgets: tuple[Budget, ...] = ()
+    holdout: Holdout = Holdout()
+    journeys: tuple[Journey, ...] = ()
+    concerns: tuple[Concern, ...] = ()
+    examples: tuple[Example, ...] = ()
+    time_zone: str = "UTC"
+    """IANA name; of dates and times in the catalog, and of customers whose own is not known."""
+    time_zone_feature: str = ""
+    """Profile feature that holds the customer's own IANA time zone; empty: `time_zone` is everybody's."""
     attribution_ms: int = 7 * 86_400_000
     """How long after a decision its events still count."""
     correction_ms: int = 7 * 86_400_000

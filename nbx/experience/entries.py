@@ -82,6 +82,10 @@ class Outcome(Struct, frozen=True, kw_only=True, array_like=True):
     """Cause told with the revision that this one replaces."""
     previous_seen_reported: bool = True
     """`seen_reported` of the revision that this one replaces."""
+    learns: bool = True
+    """The customer agreed to learning, when it was decided and now; False: no model may change by it."""
+    pauses: dict[str, int] = field(default_factory=dict)
+    """Scope → until when this outcome keeps it away from the customer, epoch milliseconds."""
 
 
 class GoalOutcome(Struct, frozen=True, kw_only=True, array_like=True):
@@ -101,6 +105,8 @@ class GoalOutcome(Struct, frozen=True, kw_only=True, array_like=True):
     at_ms: int
     x: bytes
     """float32[d]."""
+    learns: bool = True
+    """As `Outcome.learns`."""
 
     @property
     def slot(self) -> int:
@@ -162,6 +168,17 @@ class SharedLimit(Struct, frozen=True, array_like=True):
     allowance: int
 
 
+class Spent(Struct, frozen=True, array_like=True):
+    """What a decision took from a budget."""
+
+    resource: str
+    """`<budget>/units` or `<budget>/money`."""
+    lease: str
+    """Lease of the worker that it was taken from."""
+    amount: int
+    """Units, or money in `limits.MONEY_PARTS`."""
+
+
 class SlotRecord(Struct, frozen=True, kw_only=True, array_like=True):
     """What one slot holds; `action` is empty for none."""
 
@@ -212,6 +229,13 @@ class DecisionEntry(Struct, frozen=True, kw_only=True, array_like=True, tag="dec
     """Microseconds from the request until this record was made."""
     goal: GoalRecord | None = None
     """None: the placement has no goal, or nothing was chosen."""
+    learns: bool = True
+    """The customer agreed to learning."""
+    personalised: bool = True
+    """False: without the customer's consent to it, nothing personal was used."""
+    spent: tuple[Spent, ...] = ()
+    channel: str = ""
+    """Of the placement."""
 
 
 class EventEntry(Struct, frozen=True, kw_only=True, array_like=True, tag="event"):

@@ -94,6 +94,9 @@ class OpenDecision(Struct, array_like=True):
     """float32[d]; empty for a degraded decision, which teaches nothing."""
     slots: list[OpenSlot]
     goal: OpenGoal | None = None
+    learns: bool = True
+    """As `DecisionEntry.learns`."""
+    channel: str = ""
 
 
 class Change(NamedTuple):

@@ -60,6 +60,13 @@ class Feature(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Milliseconds after which a profile value is stale; 0: never."""
     origin: Origin | Aggregate = "profile"
     description: str = ""
+    personal: bool | None = None
+    """Whether it may only be used with consent to personalise; None: all but those from the context."""
+
+    @property
+    def is_personal(self) -> bool:
+        """Whether deciding on it needs the customer's consent to personalise."""
+        return self.origin != "context" if self.personal is None else self.personal
 
 
 def checked_values(values: Mapping[str, Value], features: Mapping[str, Feature], field: str) -> dict[str, Value]:

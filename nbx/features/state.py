@@ -25,7 +25,7 @@ class ProfileValue(Struct, array_like=True):
 
 
 class Pause(Struct, array_like=True):
-    """An action kept away from the customer, by the outcome of `source` (`<decision_id>/<slot>`)."""
+    """A scope kept away from the customer, by the outcome of `source` (`<decision_id>/<slot>`)."""
 
     until_ms: int
     outcome: str
@@ -37,6 +37,22 @@ class Reservation(Struct, array_like=True):
 
     action: str
     until_ms: int
+    channel: str = ""
+
+
+class Unanswered(Struct, array_like=True):
+    """A prompt that was ignored, and still is."""
+
+    source: str
+    """`<decision_id>/<slot>`."""
+    at_ms: int
+
+
+class Consent(Struct, array_like=True):
+    """What the customer last said about a purpose."""
+
+    granted: bool
+    at_ms: int
 
 
 class GoalWatch(Struct, array_like=True):
@@ -68,7 +84,7 @@ class CustomerState(Struct, array_like=True):
     reserved: dict[str, Reservation] = field(default_factory=dict)
     """`<decision_id>/<slot>` → open reservation."""
     pauses: dict[str, Pause] = field(default_factory=dict)
-    """Action → its pause."""
+    """Scope → its pause: an action's name, `group:<name>`, `channel:<name>`, `class:<name>` or `overall`."""
     balance: float = 0.0
     """Decayed sum of experience points as of `balance_at_ms`."""
     balance_at_ms: int = 0
@@ -80,6 +96,20 @@ class CustomerState(Struct, array_like=True):
     """Terminal outcome → count, after corrections."""
     goals: list[GoalWatch] = field(default_factory=list)
     """Goals not reached yet, by decision, oldest first, at most `limits.GOALS`."""
+    touches: dict[str, list[int]] = field(default_factory=dict)
+    """Channel → times anything was provably seen on it, as `exposures`."""
+    unanswered: dict[str, list[Unanswered]] = field(default_factory=dict)
+    """Scope, as in `pauses` → ignored prompts that count towards its pause, by time."""
+    consent: dict[str, Consent] = field(default_factory=dict)
+    """Purpose → what the customer said: `contact`, `contact:<channel>`, `personalise`, `learn`."""
+    journeys: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Journey → step → when its event last happened, epoch milliseconds."""
+    concerns: dict[str, list[int]] = field(default_factory=dict)
+    """Concern → when it was last opened and last resolved, epoch milliseconds, 0: never."""
+    holdout: str = ""
+    """`silent` or `random` when it was fixed by a merge; empty: as the hash of the id says."""
+    merged_into: str = ""
+    """Customer who this one turned out to be; everything said of this one is meant for that one."""
 
 
 _DECODER = msgpack.Decoder(CustomerState)
