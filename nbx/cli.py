@@ -6,7 +6,6 @@ Exit codes: 0 good, 1 the thing checked or done is bad, 2 wrong use or nothing c
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -17,13 +16,18 @@ import msgspec
 import typer
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from rich.console import Console
 from rich.table import Table
 
 from nbx.catalog.model import Catalog
+from nbx.cli_catalog import catalog_app
+from nbx.cli_options import AsJson, Url, err, out
+from nbx.cli_options import client_of as _client
+from nbx.cli_options import read_settings as _settings
+from nbx.cli_options import read_text as _read_text
+from nbx.cli_options import show as _show
 from nbx.clock import SystemClock
 from nbx.errors import NbxError, SetupError, Unavailable
-from nbx.settings import Settings, load_settings
+from nbx.settings import Settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -31,7 +35,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Real-time next-best-experience decisioning.",
 )
-catalog_app = typer.Typer(no_args_is_help=True, help="Check and publish what the company may do.")
 decisions_app = typer.Typer(no_args_is_help=True, help="Look into decisions.")
 customer_app = typer.Typer(no_args_is_help=True, help="Look at a customer, or erase one.")
 keys_app = typer.Typer(no_args_is_help=True, help="API keys (works on Redis directly).")
@@ -44,11 +47,6 @@ report_app = typer.Typer(no_args_is_help=True, help="What the log says.")
 app.add_typer(log_app, name="log")
 app.add_typer(report_app, name="report")
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Url = Annotated[str, typer.Option("--url", help="URL of the service; default: this machine's, from the settings.")]
 Since = Annotated[str, typer.Option(help="Epoch ms, RFC 3339, or a time ago such as 24h; default 30 days ago.")]
 Until = Annotated[str, typer.Option(help="The same; default now.")]
 Young = Annotated[bool, typer.Option("--young", help="Count decisions whose attention may still run: biased.")]
@@ -78,21 +76,6 @@ def _told(error: NbxError) -> str:
         at = f"{fault['line']}:{fault.get('column', 0)} " if fault.get("line") else ""
         lines.append(f"  {at}{fault.get('field', '')}: {fault['detail']}")
     return "\n".join(lines)
-
-
-def _settings() -> Settings:
-    return load_settings(os.environ)
-
-
-def _client(url: str, timeout_s: float = 30.0) -> Any:
-    from nbx.client import Client, stored_key
-
-    settings = _settings()
-    return Client(url or settings.url, stored_key(settings), settings.tls_cert, timeout_s=timeout_s)
-
-
-def _show(value: Any) -> None:
-    out.print_json(msgspec.json.encode(value).decode())
 
 
 # Processes
@@ -231,65 +214,10 @@ def backtest(
         out.print(result.table())
 
 
-# Catalog
-
-
-@catalog_app.command("check")
-def catalog_check(file: Path, as_json: AsJson = False) -> None:
-    """Check a catalog file: every fault with line, column and field."""
-    from nbx.catalog.lint import lint_catalog
-    from nbx.catalog.parse import CatalogFaults, parse_catalog
-    from nbx.catalog.plan import Plan
-
-    try:
-        catalog = parse_catalog(_read_text(file), source=str(file))
-    except CatalogFaults as error:
-        if as_json:
-            _show({"faults": error.findings})
-        else:
-            err.print(str(error), markup=False)
-        raise typer.Exit(1) from None
-    warnings = lint_catalog(catalog)
-    if as_json:
-        _show({"faults": [], "warnings": warnings})
-        return
-    for warning in warnings:
-        out.print(f"warning: {warning}", markup=False)
-    out.print(
-        f"{file}: good. {len(catalog.actions)} actions, {len(catalog.placements)} placements, "
-        f"{len(catalog.features)} features in {len(Plan(catalog, 0).layout.columns)} columns"
-    )
-
-
-@catalog_app.command("publish")
-def catalog_publish(
-    file: Path,
-    note: Annotated[str, typer.Option(help="What changed and why.")] = "",
-    base: Annotated[
-        int | None, typer.Option(help="Release the draft started from; refused when it is not in force.")
-    ] = None,
-    url: Url = "",
-) -> None:
-    """Check a catalog and put it in force."""
-    published = _client(url).call(
-        "POST", "/v1/catalog/releases", content=_read_text(file).encode(), note=note, base=base
-    )
-    for warning in published["warnings"]:
-        err.print(f"warning: {warning}", markup=False)
-    out.print(f"release {published['release']} of {published['catalog']} is in force")
-
-
 def _parsed(file: Path) -> Catalog:
     from nbx.catalog.parse import parse_catalog
 
     return parse_catalog(_read_text(file), source=str(file))
-
-
-def _read_text(file: Path) -> str:
-    try:
-        return file.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SetupError(f"{file} cannot be read: {error}") from error
 
 
 # Data plane
@@ -331,10 +259,7 @@ def event(
     url: Url = "",
 ) -> None:
     """Record an event."""
-    import uuid
-
     row = {
-        "event_id": event_id or uuid.uuid4().hex,
         "type": kind,
         "decision_id": decision,
         "slot": slot,
@@ -344,7 +269,14 @@ def event(
         "reason": reason,
         "properties": dict(_assignment(text) for text in prop or ()),
     }
-    (result,) = _client(url).call("POST", "/v1/events", json=[row])
+    _record(row, event_id, url)
+
+
+def _record(row: dict[str, Any], event_id: str, url: str) -> None:
+    """Send an event, under a new id when none is given, and end with what became of it."""
+    import uuid
+
+    (result,) = _client(url).call("POST", "/v1/events", json=[{"event_id": event_id or uuid.uuid4().hex, **row}])
     _show(result)
     raise typer.Exit(1 if result["status"] == "rejected" else 0)
 
@@ -398,6 +330,24 @@ def decisions_replay(decision_id: str, as_json: AsJson = False, url: Url = "") -
 def customer_show(customer_id: str, events: int = 20, url: Url = "") -> None:
     """Show what is known about a customer and what happened lately."""
     _show(_client(url).call("GET", f"/v1/customers/{customer_id}", events=events))
+
+
+@customer_app.command("consent")
+def customer_consent(
+    customer_id: str,
+    yes: Annotated[list[str] | None, typer.Option(help="Purpose agreed to, any number of times.")] = None,
+    no: Annotated[list[str] | None, typer.Option(help="Purpose refused, any number of times.")] = None,
+    by: Annotated[str, typer.Option(help="Who writes it down: customer or agent.")] = "agent",
+    url: Url = "",
+) -> None:
+    """Record what a customer allows: contact, contact:CHANNEL, personalise, learn. Holds from the next decision on."""
+    said = dict.fromkeys(yes or (), True)
+    for purpose in no or ():
+        if said.setdefault(purpose, False):
+            raise SetupError(f"{purpose} is both --yes and --no")
+    if not said:
+        raise SetupError("nothing is said: use --yes PURPOSE or --no PURPOSE")
+    _record({"type": "consent", "customer_id": customer_id, "by": by, "properties": said}, "", url)
 
 
 @customer_app.command("erase")

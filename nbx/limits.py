@@ -22,8 +22,14 @@ PAST_MS = 30 * 86_400_000
 """How old a behaviour event may be: windows and half-lives rarely reach further back."""
 CONTACTS = 64
 """Proved exposures kept per customer and action: a cap above this cannot be declared."""
+PAUSES = 16
+"""Pauses kept per customer and scope, the longest: the others matter only should all of these be withdrawn."""
+EXPOSURES_MS = 30 * 86_400_000
+"""How long exposures are kept at least, so that a limit of a later release counts what was before it."""
 BUCKETS = 24
 """Buckets per rolling window: a window is exact to 1/24 of its length."""
+ALIASES = 64
+"""Other ids of one customer: devices and cookies of a person; more is a shared kiosk, or a broken integration."""
 COMMIT_ATTEMPTS = 8
 """Reloads after version conflicts before a decision degrades: beyond it, someone is hammering one customer."""
 CANDIDATES = 1024
@@ -34,8 +40,20 @@ MONEY = 1e12
 """Largest amount an event may report, in either direction: sums of them stay exact to a cent."""
 MONEY_PARTS = 10_000
 """Parts of one unit of money in which budgets are counted: whole numbers add up exactly."""
+BUDGET_PARTS = 2**53 - 1
+"""Largest total of a budget, in units or `MONEY_PARTS`: scripts of Redis count in doubles."""
+BUDGET_KEPT_MS = 86_400_000
+"""How long after its end a budget's window may still be spent from, by workers whose clocks are late."""
 CATALOG_BYTES = 10 << 20
 """Bytes in one catalog file."""
+NOTE_LENGTH = 1000
+"""Characters in the note of a draft or release: a paragraph."""
+DRAFTS = 100
+"""Drafts kept; the oldest goes when one more comes."""
+DRAFT_KEPT_MS = 90 * 86_400_000
+"""How long a draft is kept: a quarter is a campaign's planning."""
+PLANS = 32
+"""Compiled releases a process keeps besides the one in force: a fortnight of outcomes at two releases a day."""
 FEATURE_WIDTH = 256
 """Columns of the encoded vector x: covariance grows with its square."""
 DEGRADED_QUEUE = 10_000

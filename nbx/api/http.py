@@ -8,30 +8,27 @@ from typing import Any
 
 import msgspec
 from litestar import Litestar, MediaType, Request, Response, delete, get, patch, post
-from litestar.connection import ASGIConnection
 from litestar.exceptions import HTTPException
-from litestar.handlers.base import BaseRouteHandler
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.params import Parameter
 from litestar.router import Router
-from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED, HTTP_202_ACCEPTED
+from litestar.status_codes import HTTP_200_OK, HTTP_202_ACCEPTED
 
 from nbx import __version__
-from nbx.api.auth import KeyRecord
-from nbx.api.console_routes import console_routes, trusted_browser
+from nbx.api.access import caller, scope_guard
+from nbx.api.catalog_routes import catalog_routes
+from nbx.api.console_routes import console_routes
 from nbx.api.errors import PROBLEM_TYPE, UNREADABLE, Fault, Problem, from_decode, problem
 from nbx.api.plane import DataPlane
 from nbx.api.reports import customer_report, decision_report, learning_report, policy_report
 from nbx.api.schemas import (
     BatchItem,
-    CatalogCheck,
     CustomerReport,
     DecisionReport,
     InteractionReply,
     InteractionRequest,
     ProfilePatch,
-    PublishReply,
     Ready,
 )
 from nbx.api.wiring import Services
@@ -39,15 +36,11 @@ from nbx.audit.history import find_decision
 from nbx.audit.learning import LearningReport
 from nbx.audit.metrics import ERRORS, exposition
 from nbx.audit.policy_report import PolicyReport
-from nbx.catalog.lint import lint_catalog
-from nbx.catalog.model import Catalog
-from nbx.catalog.parse import CatalogFaults, parse_catalog
-from nbx.catalog.plan import Plan
-from nbx.catalog.releases import load_release, publish
+from nbx.catalog.parse import CatalogFaults
 from nbx.decision.explain import Explanation, explain
 from nbx.decision.messages import DecideReply, DecideRequest
 from nbx.decision.replay import Replay, replay
-from nbx.errors import Invalid, NbxError, NotReady
+from nbx.errors import NbxError, NotReady
 from nbx.experience.entries import Event
 from nbx.experience.erasure import Receipt
 from nbx.experience.service import EventResult
@@ -62,7 +55,7 @@ def make_app(services: Services, plane: DataPlane) -> Litestar:
     return Litestar(
         route_handlers=[
             _decision_routes(services, plane),
-            _catalog_routes(services),
+            catalog_routes(services),
             _report_routes(services),
             *_operations(services),
             *console_routes(services),
@@ -77,17 +70,6 @@ def make_app(services: Services, plane: DataPlane) -> Litestar:
         request_max_body_size=CATALOG_BYTES,
         logging_config=None,
     )
-
-
-def scope_guard(services: Services) -> Any:
-    """Return a guard that checks the key for the scope in a handler's `opt`."""
-
-    def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-        scope = handler.opt.get("scope")
-        if scope is not None and not (scope == "audit" and trusted_browser(connection, services)):
-            connection.scope["nbx_key"] = services.keys.check(connection.headers.get("authorization"), scope)  # type: ignore[typeddict-unknown-key]
-
-    return guard
 
 
 def _decision_routes(services: Services, plane: DataPlane) -> Router:
@@ -160,60 +142,13 @@ def _erasure_handlers(services: Services) -> list[Any]:
         summary="Erase a customer: from state at once, from the models at the learner's next step",
     )
     async def erase(request: Request[Any, Any, Any], customer_id: str) -> Receipt:
-        return await services.erasures.erase(customer_id, _caller(request))
+        return await services.erasures.erase(customer_id, caller(request))
 
     @get("/erasures/{erasure_id:str}", opt={"scope": "audit"}, summary="Receipt of an erasure")
     async def receipt(erasure_id: str) -> Receipt:
         return await services.erasures.receipt(erasure_id)
 
     return [erase, receipt]
-
-
-def _caller(request: Request[Any, Any, Any]) -> str:
-    """Name and id of the API key a request came with."""
-    key: KeyRecord = request.scope["nbx_key"]  # type: ignore[typeddict-item]
-    return f"{key.name} ({key.id})"
-
-
-def _catalog_routes(services: Services) -> Router:
-    @post("/check", opt={"scope": "catalog"}, status_code=HTTP_200_OK, summary="Check a catalog (YAML or JSON)")
-    async def check(request: Request[Any, Any, Any]) -> CatalogCheck:
-        catalog = await _read_catalog(request)
-        return CatalogCheck(
-            catalog=catalog.name,
-            actions=len(catalog.actions),
-            placements=len(catalog.placements),
-            features=len(catalog.features),
-            columns=len(Plan(catalog, 0).layout.columns),
-            warnings=tuple(str(finding) for finding in lint_catalog(catalog)),
-        )
-
-    @post("/releases", opt={"scope": "catalog"}, status_code=HTTP_201_CREATED, summary="Publish a catalog")
-    async def publish_release(request: Request[Any, Any, Any], note: str = "", base: int | None = None) -> PublishReply:
-        catalog = await _read_catalog(request)
-        release = await publish(
-            services.admin,
-            catalog,
-            author=_caller(request),
-            note=note,
-            at_ms=services.clock.now_ms(),
-            base=base,
-        )
-        await services.refresh()
-        return PublishReply(
-            release=release.number,
-            catalog=catalog.name,
-            author=release.author,
-            note=note,
-            at_ms=release.at_ms,
-            warnings=tuple(str(finding) for finding in lint_catalog(catalog)),
-        )
-
-    @get("/releases/{number:int}", opt={"scope": "catalog"}, summary="A release")
-    async def release(number: int) -> Response[bytes]:
-        return Response(msgspec.json.encode(await load_release(services.admin, number)), media_type=MediaType.JSON)
-
-    return Router("/v1/catalog", route_handlers=[check, publish_release, release], guards=[scope_guard(services)])
 
 
 def _report_routes(services: Services) -> Router:
@@ -237,15 +172,6 @@ def _report_routes(services: Services) -> Router:
             return await policy_report(services, release, since, until, placement, clip, young)
 
     return Router("/v1/reports", route_handlers=[learning, policy], guards=[scope_guard(services)])
-
-
-async def _read_catalog(request: Request[Any, Any, Any]) -> Catalog:
-    body = await request.body()
-    try:
-        text = body.decode()
-    except UnicodeDecodeError as error:
-        raise Invalid(f"the catalog is not UTF-8: {error}", field="body") from None
-    return parse_catalog(text, source="catalog")
 
 
 def _operations(services: Services) -> list[Any]:

@@ -20,6 +20,7 @@ from nbx.api.schemas import (
     Live,
     OutcomeCount,
     PlacementCount,
+    PurposeReport,
 )
 from nbx.api.wiring import Services
 from nbx.audit.history import latest_decisions, timeline, view_decision
@@ -29,16 +30,28 @@ from nbx.audit.metrics import totals
 from nbx.audit.policy_report import PolicyReport, PolicyTally
 from nbx.audit.reading import read_log, releases_in, window
 from nbx.catalog.plan import Plan
+from nbx.catalog.rules import Rules
 from nbx.decision.explain import explain
 from nbx.decision.goals import unpack_goal
 from nbx.decision.record import unpack_factors
 from nbx.decision.replay import replay
 from nbx.errors import NotReady, Unknown
+from nbx.experience import journeys
+from nbx.experience.consent import (
+    LEARN,
+    PERSONALISE,
+    contact_purpose,
+    may_contact,
+    may_learn,
+    may_personalise,
+    said_of,
+)
 from nbx.experience.entries import FACTORS, Entry
+from nbx.experience.holdout import assignment
 from nbx.experience.lifecycle import decode_open
 from nbx.experience.relationship import relationship_features
 from nbx.features.keys import partition_keys
-from nbx.features.state import ERASED, decode_state
+from nbx.features.state import ERASED, CustomerState, decode_state
 from nbx.features.store import versioned
 from nbx.ids import checked_id, decision_ref, partition_of
 
@@ -90,6 +103,7 @@ async def customer_report(services: Services, customer_id: str, count: int) -> C
     state = decode_state(struct)
     plan = services.serving.plan()
     now_ms = services.clock.now_ms()
+    walks = journeys.values(state, plan.rules, now_ms)
     return CustomerReport(
         customer_id=customer_id,
         state_version=version,
@@ -97,10 +111,29 @@ async def customer_report(services: Services, customer_id: str, count: int) -> C
         features=plan.resolver.resolve(state, {}, now_ms),
         relationship=relationship_features(state, now_ms, plan.rules.experience),
         outcomes=dict(state.outcomes),
-        paused={name: f"{pause.outcome} until {pause.until_ms}" for name, pause in state.pauses.items()},
+        paused={
+            scope: f"{pause.outcome} until {pause.until_ms}"
+            for scope, pause in state.pauses.items()
+            if pause.until_ms > now_ms
+        },
         exposures=state.exposures,
         timeline=[_brief(entry) for entry in await timeline(services.store, customer_id, partitions, count)],
+        consent=_consent(state, plan.rules),
+        journeys={name: str(step) for name, step in walks["journey"].items()},
+        concerns={name: bool(is_open) for name, is_open in walks["concern"].items()},
+        holdout=assignment(customer_id, state, plan.catalog.holdout, services.settings.salt),
     )
+
+
+def _consent(state: CustomerState, rules: Rules) -> dict[str, PurposeReport]:
+    policy = rules.consent
+    holds = {contact_purpose(channel): may_contact(state, policy, channel) for channel in sorted(rules.channels)}
+    holds |= {PERSONALISE: may_personalise(state, policy), LEARN: may_learn(state, policy)}
+    found = {}
+    for purpose, granted in holds.items():
+        said = said_of(state, purpose)
+        found[purpose] = PurposeReport(granted=granted, said_ms=said.at_ms if said is not None else 0)
+    return found
 
 
 async def learning_report(services: Services, since: str, until: str) -> LearningReport:

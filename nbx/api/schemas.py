@@ -74,6 +74,14 @@ class ProfilePatch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     profile: dict[str, Value | None]
 
 
+class PurposeReport(Struct, frozen=True, kw_only=True):
+    """Whether a customer allows something."""
+
+    granted: bool
+    said_ms: int
+    """When the customer said so, epoch milliseconds; 0: never, it is the catalog's default."""
+
+
 class CustomerReport(Struct, frozen=True, kw_only=True):
     """What is known about a customer, and what happened lately."""
 
@@ -85,11 +93,19 @@ class CustomerReport(Struct, frozen=True, kw_only=True):
     relationship: dict[str, float]
     outcomes: dict[str, int]
     paused: dict[str, str]
-    """Action → why and until when (epoch milliseconds)."""
+    """Scope (an action, `group:`, `channel:`, `class:`, `overall`) → why and until when (epoch milliseconds)."""
     exposures: dict[str, list[int]]
     """Action → times it was seen, epoch seconds."""
     timeline: list[dict[str, Any]]
     """Newest first."""
+    consent: dict[str, PurposeReport]
+    """Purpose (`contact:<channel>`, `personalise`, `learn`) → what holds of it now."""
+    journeys: dict[str, str]
+    """Journey → step the customer is in; empty: none."""
+    concerns: dict[str, bool]
+    """Concern → whether it is open."""
+    holdout: str
+    """`silent` or `random`; empty: not held out."""
 
 
 class PublishReply(Struct, frozen=True, kw_only=True):

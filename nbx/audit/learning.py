@@ -84,7 +84,7 @@ class Use(Struct, frozen=True, kw_only=True):
     cause: str
     use: str
     """`learned`; `half_learned` (with part of the weight); `other_cause` (weight 0: not about the action); `not_shown`;
-    `no_features` (a degraded decision)."""
+    `no_features` (a degraded decision); `no_consent` (the customer did not agree to learning)."""
     count: int
 
 
@@ -381,6 +381,8 @@ def _uses(told: Iterable[_Told]) -> tuple[Use, ...]:
 
 
 def _use(outcome: Outcome) -> str:
+    if not outcome.learns:
+        return "no_consent"
     if not outcome.x:
         return "no_features"
     if outcome.response is None:

@@ -58,7 +58,7 @@ SIGNAL_SEEN_RATIO = Gauge(
 )  # fmt: skip
 NOT_TAUGHT = Counter(
     "nbx_not_taught_total",
-    "Outcomes that taught less than their cause allows: exposure not reported (unseen), or placement paused",
+    "Outcomes that taught less than their cause allows: exposure not reported (unseen), paused, no_consent",
     ["placement", "reason"],
 )
 TIMERS = Counter("nbx_timers_total", "Timers run")

@@ -201,5 +201,5 @@ def _left_by(entry: DecisionEntry, slot: int) -> NDArray[np.int64]:
     for limit in entry.shared:
         used = placed.intersection(limit.members)
         if used and limit.allowance <= len(used):
-            closed.update(limit.members)
+            closed.update(set(limit.members) - set(limit.exempt))
     return np.array([i for i in range(len(entry.actions)) if i not in closed], dtype=np.int64)

@@ -32,6 +32,8 @@ from nbx.features.schema import Feature, FeatureType, Value
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from nbx.catalog.model import Concern, Journey
+
 CONDITION_LENGTH = 2048
 """Characters in a condition: 7 ms for the worst one found, and a person has to read it."""
 LOOP_LENGTH = 512
@@ -45,7 +47,7 @@ RELATIONSHIP: dict[str, float] = {"balance": 0.0, "strain": 0.5, "ignored_30d": 
 """Built-in relationship features, each with the sample a condition is checked with."""
 REQUEST = ("placement", "channel")
 """Built-in names under `request`."""
-ROOTS = ("customer", "request", "relationship")
+ROOTS = ("customer", "request", "relationship", "journey", "concern")
 
 FUNCTIONS = frozenset({"size", "contains", "startsWith", "endsWith", "int", "uint", "double", "string", "has", "dyn"})
 LOOPS = frozenset({"exists", "all", "exists_one", "existsOne"})
@@ -186,9 +188,22 @@ def build_context(values: Mapping[str, Mapping[str, Value]]) -> cel.Context:
     return cel.Context(variables={root: dict(named) for root, named in values.items()})
 
 
-def vocabulary(features: Iterable[Feature]) -> dict[str, Variable]:
+def is_personal_path(path: str, features: Iterable[Feature]) -> bool:
+    """Tell whether reading a name of a condition needs the customer's consent to personalise."""
+    root, _, name = path.partition(".")
+    if root in ("relationship", "journey", "concern"):
+        return True
+    declared = {feature.name: feature for feature in features if (feature.origin == "context") == (root == "request")}
+    return name in declared and declared[name].is_personal
+
+
+def vocabulary(
+    features: Iterable[Feature], journeys: Iterable[Journey] = (), concerns: Iterable[Concern] = ()
+) -> dict[str, Variable]:
     """Return every path a condition may use, with its type and samples."""
-    words = {f"relationship.{name}": _variable("number", sample) for name, sample in RELATIONSHIP.items()}
+    words = {f"journey.{journey.name}": _variable("category", "") for journey in journeys}
+    words |= {f"concern.{concern.name}": _variable("boolean", False) for concern in concerns}
+    words |= {f"relationship.{name}": _variable("number", sample) for name, sample in RELATIONSHIP.items()}
     words |= {f"request.{name}": _variable("category", "") for name in REQUEST}
     for feature in features:
         root = "request" if feature.origin == "context" else "customer"

@@ -1,73 +1,20 @@
-"""Checks that need the whole catalog: `catalog_faults` refuse a publication, `lint_catalog` only warns.
+"""What may be published but is probably not meant: `lint_catalog`.
 
-Both are functions of the model, so a catalog that never was YAML (a test, an import) is held to the same rules.
-`nbx.catalog.parse` adds line and column by path. What one value alone can break is checked where it is read, there.
+A function of the model, as `nbx.catalog.faults`; `nbx.catalog.parse` adds line and column by path.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
-from nbx import limits
-from nbx.catalog.conditions import KEYWORDS, RELATIONSHIP, REQUEST, comparisons, did_you_mean
-from nbx.catalog.model import OutcomeName
-from nbx.features.schema import Aggregate, Feature
+from nbx.catalog.conditions import comparisons, did_you_mean
+from nbx.catalog.findings import Finding, found
+from nbx.features.schema import Aggregate
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator
 
-    from nbx.catalog.model import Action, Catalog, DefaultChoice, Goal
-
-RESERVED_FEATURES = frozenset(RELATIONSHIP)
-"""Names of features that every catalog has without declaring them."""
-BUILT_IN_WIDTH = 1 + len(RELATIONSHIP)
-"""Columns of x that are not declared: the intercept and one per relationship feature."""
-NONE = "none"
-"""The choice to stay silent; no action may be called that."""
-SLOT_EVENTS = frozenset(get_args(OutcomeName)) | {"delivered", "seen", "skipped", "unsuitable", "no_time"}
-"""Events of a slot, which silence cannot have: no goal may be one of them."""
-
-
-class Finding(Struct, frozen=True, kw_only=True):
-    """One thing that is wrong, and where.
-
-    Examples
-    --------
-    >>> print(Finding(source="c.yaml", line=12, column=7, path="a.value", code="range", message="must be >= 0"))
-    c.yaml:12:7 a.value: must be >= 0
-    """
-
-    source: str = ""
-    line: int = 0
-    """1-based; 0: not known."""
-    column: int = 0
-    """1-based, in characters; 0: not known."""
-    path: str
-    """Such as `actions.card_upgrade.treatments.hero.placements[0]`."""
-    code: str
-    """Stable name of the rule."""
-    message: str
-    """What was wrong and what to do."""
-
-    def __str__(self) -> str:
-        place = f"{self.source}:{self.line}:{self.column}" if self.line else self.source
-        return ": ".join(part for part in (f"{place} {self.path}".strip(), self.message) if part)
-
-
-def catalog_faults(catalog: Catalog) -> list[Finding]:
-    """Return everything that forbids publishing and that no single value shows; O(size of the catalog).
-
-    An empty reference is skipped: whoever left it empty has reported that.
-    """
-    faults = [*_feature_faults(catalog), *_placement_faults(catalog)]
-    groups = {group.name for group in catalog.groups}
-    placements = {placement.name for placement in catalog.placements}
-    for action in catalog.actions:
-        faults += _action_faults(action, groups, placements)
-    return faults
+    from nbx.catalog.model import Action, Catalog
 
 
 def lint_catalog(catalog: Catalog) -> list[Finding]:
@@ -80,123 +27,19 @@ def lint_catalog(catalog: Catalog) -> list[Finding]:
     return [*_unused(catalog), *_careless_actions(catalog), *_unknown_categories(catalog), *_recent_defaults(catalog)]
 
 
-def feature_width(feature: Feature) -> int:
-    """Return the number of columns of x a feature takes."""
-    widths = {"onehot": len(feature.encoding.categories), "hash": feature.encoding.buckets, "none": 0}
-    return widths.get(feature.encoding.kind, 1)
-
-
-def _fault(path: str, code: str, message: str) -> Finding:
-    return Finding(path=path, code=code, message=message)
-
-
-def _unknown(path: str, word: str, name: str, known: Collection[str]) -> Finding:
-    hint = did_you_mean(name, known) or (" None is declared" if not known else f" Declare it under {word}s")
-    return _fault(path, f"unknown_{word}", f"unknown {word} `{name}`.{hint}")
-
-
-def _feature_faults(catalog: Catalog) -> Iterator[Finding]:
-    width = BUILT_IN_WIDTH
-    for feature in catalog.features:
-        path = f"features.{feature.name}"
-        if feature.name in RESERVED_FEATURES:
-            yield _fault(path, "reserved", "is built in and kept by nbx: use it as it is, or choose another name")
-        elif feature.name in KEYWORDS or (feature.origin == "context" and feature.name in REQUEST):
-            yield _fault(path, "reserved", "has a meaning of its own in conditions: choose another name")
-        before, width = width, width + feature_width(feature)
-        if before <= limits.FEATURE_WIDTH < width:
-            text = f"x must have at most {limits.FEATURE_WIDTH} columns, has {width} with this feature: "
-            yield _fault(f"{path}.encode", "too_wide", text + "use fewer categories or buckets, or encode: none")
-
-
-def _placement_faults(catalog: Catalog) -> Iterator[Finding]:
-    actions = {action.name: action for action in catalog.actions}
-    candidates = Counter(name for action in catalog.actions for name in _placements_of(action))
-    for placement in catalog.placements:
-        path = f"placements.{placement.name}"
-        if candidates[placement.name] > limits.CANDIDATES:
-            text = (
-                f"must have at most {limits.CANDIDATES} actions, has {candidates[placement.name]}: split the placement"
-            )
-            yield _fault(path, "too_many_candidates", text)
-        if placement.goal is not None:
-            yield from _goal_faults(f"{path}.goal", placement.goal, catalog.attribution_ms)
-        if placement.default is not None:
-            yield from _default_faults(f"{path}.default", placement.name, placement.default, actions)
-
-
-def _goal_faults(path: str, goal: Goal, attribution_ms: int) -> Iterator[Finding]:
-    if goal.event in SLOT_EVENTS:
-        text = f"`{goal.event}` happens to an action that was shown, never to silence: name a behaviour event"
-        yield _fault(f"{path}.event", "goal_event", text)
-    if goal.within_ms > attribution_ms:
-        text = "is longer than the catalog's attribution, after which events of a decision no longer count: shorten it"
-        yield _fault(f"{path}.within", "goal_too_late", text)
-
-
-def _default_faults(path: str, placement: str, choice: DefaultChoice, actions: dict[str, Action]) -> Iterator[Finding]:
-    if not choice.action:
-        return
-    if choice.action not in actions:
-        yield _unknown(f"{path}.action", "action", choice.action, actions)
-        return
-    treatments = {treatment.name: treatment for treatment in actions[choice.action].treatments}
-    if choice.treatment and choice.treatment not in treatments:
-        hint = did_you_mean(choice.treatment, treatments)
-        text = f"unknown treatment `{choice.treatment}` of action `{choice.action}`.{hint}"
-        yield _fault(f"{path}.treatment", "unknown_treatment", text)
-    elif choice.treatment and placement not in treatments[choice.treatment].placements:
-        text = f"treatment `{choice.treatment}` is not made for `{placement}`: add it to the treatment's placements"
-        yield _fault(f"{path}.treatment", "default_elsewhere", text)
-
-
 def _placements_of(action: Action) -> set[str]:
     return {name for treatment in action.treatments for name in treatment.placements}
-
-
-def _action_faults(action: Action, groups: set[str], placements: set[str]) -> Iterator[Finding]:
-    path = f"actions.{action.name}"
-    if action.name == NONE:
-        yield _fault(path, "reserved", "`none` is the choice to stay silent: choose another name")
-    if action.group and action.group not in groups:
-        yield _unknown(f"{path}.group", "group", action.group, groups)
-    if action.action_class == "promotional" and action.asks and not action.gives:
-        text = "a promotional action must not ask without giving: say under gives what the customer gets"
-        yield _fault(f"{path}.asks", "asks_without_giving", text)
-    if not action.treatments:
-        yield _fault(
-            f"{path}.treatments",
-            "no_treatment",
-            "has no treatment, so it cannot be shown: add one or remove the action",
-        )
-    yield from _treatment_faults(path, action, placements)
-
-
-def _treatment_faults(path: str, action: Action, placements: set[str]) -> Iterator[Finding]:
-    taken: dict[str, str] = {}
-    for treatment in action.treatments:
-        where = f"{path}.treatments.{treatment.name}.placements"
-        if not treatment.placements:
-            yield _fault(where, "no_placement", "names no placement, so the treatment cannot be shown: name one")
-        for i, name in enumerate(treatment.placements):
-            if name and name not in placements:
-                yield _unknown(f"{where}[{i}]", "placement", name, placements)
-            elif name and name in taken:
-                text = f"`{name}` has treatment `{taken[name]}` of this action already: keep one per placement"
-                yield _fault(f"{where}[{i}]", "second_treatment", text)
-            else:
-                taken[name] = treatment.name
 
 
 def _unused(catalog: Catalog) -> Iterator[Finding]:
     shown = {name for action in catalog.actions for name in _placements_of(action)}
     for placement in catalog.placements:
         if placement.name not in shown:
-            yield _fault(f"placements.{placement.name}", "unused", "no action has a treatment for it: it answers none")
+            yield found(f"placements.{placement.name}", "unused", "no action has a treatment for it: it answers none")
     grouped = {action.group for action in catalog.actions}
     for group in catalog.groups:
         if group.name not in grouped:
-            yield _fault(f"groups.{group.name}", "unused", "no action is in it")
+            yield found(f"groups.{group.name}", "unused", "no action is in it")
 
 
 def _careless_actions(catalog: Catalog) -> Iterator[Finding]:
@@ -204,10 +47,10 @@ def _careless_actions(catalog: Catalog) -> Iterator[Finding]:
     for action in catalog.actions:
         path = f"actions.{action.name}"
         if not action.owner:
-            yield _fault(f"{path}.owner", "no_owner", "has no owner: nobody is told when it fails customers")
+            yield found(f"{path}.owner", "no_owner", "has no owner: nobody is told when it fails customers")
         if action.action_class == "promotional" and not action.limits and action.group not in limited:
             text = "a promotional action without limits, nor has its group any: a customer may see it every time"
-            yield _fault(f"{path}.limits", "no_limit", text)
+            yield found(f"{path}.limits", "no_limit", text)
 
 
 def _unknown_categories(catalog: Catalog) -> Iterator[Finding]:
@@ -222,7 +65,7 @@ def _unknown_categories(catalog: Catalog) -> Iterator[Finding]:
             if known and isinstance(each.literal, str) and each.literal and each.literal not in known:
                 text = f"{each.path} is compared with `{each.literal:.80}`, which is not among its categories."
                 text += did_you_mean(each.literal, known)
-                yield _fault(f"actions.{action.name}.eligible", "unknown_category", text)
+                yield found(f"actions.{action.name}.eligible", "unknown_category", text)
 
 
 def _recent_defaults(catalog: Catalog) -> Iterator[Finding]:
@@ -231,4 +74,4 @@ def _recent_defaults(catalog: Catalog) -> Iterator[Finding]:
             text = (
                 "its default of 0 hours says that what never happened happened just now: give a long time, such as 720"
             )
-            yield _fault(f"features.{feature.name}.default", "never_is_recent", text)
+            yield found(f"features.{feature.name}.default", "never_is_recent", text)

@@ -24,6 +24,26 @@ OutcomeName = Literal[
     "accepted", "declined", "dismissed", "ignored", "converted", "failed", "complained", "not_seen", "not_delivered"
 ]
 
+REASONS = (
+    "excluded",
+    "holdout",
+    "not_started",
+    "ended",
+    "no_consent",
+    "needs_personalise",
+    "not_eligible",
+    "not_applicable",
+    "not_suitable",
+    "condition_error",
+    "experience_floor",
+    "quiet_hours",
+    "paused",
+    "too_soon",
+    "limit_reached",
+    "budget_spent",
+)
+"""Why an action is no candidate, in the order in which it is asked."""
+
 
 class Limit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """At most `max` proved exposures (plus open reservations) per rolling window, per customer, of what declares it."""

@@ -1,33 +1,29 @@
 """A release compiled to what serving needs: arrays, lookups and compiled conditions. Built once, swapped whole.
 
-`Rules` is the part that folds need (policies by name); `PlacementPlan` the part that deciding needs, as parallel arrays
-over the actions that have a treatment for the placement, in catalog order.
+`PlacementPlan` is the part that deciding needs, as parallel arrays over the actions that have a treatment for the
+placement, in catalog order. What folds need is `nbx.catalog.rules.Rules`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from nbx.catalog.budgets import BudgetPlan, ResourceUse, budget_plans, resource_uses
 from nbx.catalog.conditions import Condition, compile_condition
-from nbx.catalog.model import (
-    DEFAULT_POINTS,
-    Action,
-    Catalog,
-    Exploration,
-    Limit,
-    OutcomeName,
-    Pause,
-    Placement,
-    Treatment,
-)
-from nbx.features.schema import Aggregate
+from nbx.catalog.model import LAYERS, Action, Catalog, Exploration, Group, Layer, Limit, Placement, Policy, Treatment
+from nbx.catalog.rules import OVERALL, Rules, channel_scope, class_scope, group_scope
+from nbx.features.schema import Value
+from nbx.features.state import CustomerState
 from nbx.features.vector import Resolver, VectorLayout
+
+Positions = NDArray[np.int64]
 
 
 def goal_model(placement: str, action: str) -> tuple[str, str]:
@@ -41,57 +37,55 @@ def goal_model(placement: str, action: str) -> tuple[str, str]:
     return f"goal:{placement}/{action or 'none'}", f"goal:{placement}"
 
 
-@dataclass(frozen=True, slots=True)
-class ActionRules:
-    """Policies of one action, its group's defaults applied."""
+class Check(NamedTuple):
+    """A condition that some actions need."""
 
-    group: str
+    number: int
+    """In `Plan.conditions`."""
+    layer: Layer
+    positions: Positions
+
+
+class Weight(NamedTuple):
+    """A factor on the worth of some actions while a condition holds."""
+
+    number: int
+    """In `Plan.conditions`."""
+    weight: float
+    positions: Positions
+
+
+class Term(NamedTuple):
+    """When some actions are on offer, epoch milliseconds; 0: without that end."""
+
+    starts_ms: int
+    ends_ms: int
+    positions: Positions
+
+
+class Option(NamedTuple):
+    """A treatment that an action may have on a placement."""
+
+    name: str
+    content: Any
+    """Encoded JSON (msgspec.Raw)."""
+    starts_ms: int
+    ends_ms: int
+    checks: tuple[tuple[Layer, int], ...]
+    """(layer, condition in `Plan.conditions`)."""
+
+
+class Scope(NamedTuple):
+    """Where contacts are counted together, beyond single actions."""
+
+    key: str
+    """As `nbx.catalog.rules` says."""
     limits: tuple[Limit, ...]
-    """The action's own."""
-    group_limits: tuple[Limit, ...]
-    pause: Pause
-    keep_s: int
-    """How long exposures matter, seconds; 0: they need not be kept."""
-
-
-class Rules:
-    """What folds need of a release.
-
-    Attributes
-    ----------
-    release : int
-    experience : ExperiencePolicy
-    points : dict
-        Outcome → points, defaults filled in.
-    aggregates : dict
-        Event type → the aggregate features it feeds.
-    """
-
-    def __init__(self, catalog: Catalog, release: int) -> None:
-        self.release = release
-        self.experience = catalog.experience
-        self.points: dict[OutcomeName, float] = DEFAULT_POINTS | catalog.experience.points
-        self.aggregates: dict[str, list[tuple[str, Aggregate]]] = defaultdict(list)
-        for feature in catalog.features:
-            if isinstance(feature.origin, Aggregate):
-                self.aggregates[feature.origin.event].append((feature.name, feature.origin))
-        self.placements = {placement.name: placement for placement in catalog.placements}
-        groups = {group.name: group for group in catalog.groups}
-        self.actions = {}
-        self.members: dict[str, tuple[str, ...]] = {
-            name: tuple(a.name for a in catalog.actions if a.group == name) for name in groups
-        }
-        for action in catalog.actions:
-            group = groups[action.group]
-            windows = [limit.per_ms for limit in (*action.limits, *group.limits)]
-            self.actions[action.name] = ActionRules(
-                action.group,
-                action.limits,
-                group.limits,
-                action.pause or group.pause or Pause(),
-                -(-max(windows, default=0) // 1000),
-            )
-        self.remember_ms = catalog.attribution_ms + catalog.correction_ms
+    gap_ms: int
+    counted: Positions
+    """Actions of the placement that count."""
+    held: Positions
+    """Those of them that it may hold back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,29 +96,50 @@ class PlacementPlan:
     rows: NDArray[np.int32]
     """(n,) position of the action in `Plan.action_names`."""
     names: tuple[str, ...]
-    treatment_names: tuple[str, ...]
     actions: tuple[Action, ...]
-    content: tuple[Any, ...]
-    """Encoded JSON of each treatment's content (msgspec.Raw)."""
     position: dict[str, int]
+    options: tuple[tuple[Option, ...], ...]
+    """(n,) treatments in the order in which they are tried."""
+    choosy: tuple[int, ...]
+    """Positions whose treatment depends on its policy."""
+    treatment_names: tuple[str, ...]
+    """(n,) first treatments."""
+    content: tuple[Any, ...]
+    """(n,) contents of the first treatments."""
     value: NDArray[np.float32]
-    learned: NDArray[np.int64]
+    learned: Positions
     """Positions of the actions whose value is learned."""
     strength: NDArray[np.float64]
     """(len(learned),) acceptances their `value` counts for, > 0."""
     goal_rows: NDArray[np.int32]
     """(n + 1,) rows of the goal's model per action, last is silence's; empty without a goal."""
     context_weight: NDArray[np.float32]
+    """(n,) ones: what holds while no weight's condition does."""
     lever: NDArray[np.float32]
     promotional: NDArray[np.bool_]
     """Blocked below the experience floor."""
     mandatory: NDArray[np.bool_]
-    conditions: tuple[tuple[int, NDArray[np.int64]], ...]
-    """(condition in `Plan.conditions`, positions that need it)."""
-    condition_paths: frozenset[str]
+    optional: Positions
+    """Actions that are not mandatory."""
+    consenting: Positions
+    """Actions that need the customer's consent to contact."""
+    quieted: Positions
+    """Actions that keep quiet hours."""
+    terms: tuple[Term, ...]
+    checks: tuple[Check, ...]
+    """By layer; a group's before its actions'."""
+    weights: tuple[Weight, ...]
+    paths: frozenset[str]
     """Names that the conditions read, `customer.age` and the like: no others are prepared."""
-    groups: dict[str, NDArray[np.int64]]
-    """Group that has limits → positions of its actions."""
+    limited: dict[str, int]
+    """Action that has limits of its own → its position."""
+    scopes: tuple[Scope, ...]
+    """Those with limits or a gap."""
+    pausable: dict[str, Positions]
+    """Scope → positions that its pause holds back."""
+    together: tuple[tuple[Positions, int], ...]
+    """Actions of which one slate holds at most so many."""
+    budgets: tuple[ResourceUse, ...]
 
 
 class Plan:
@@ -146,6 +161,12 @@ class Plan:
         self.resolver = Resolver(catalog.features)
         self.context_features = {f.name: f for f in catalog.features if f.origin == "context"}
         self.profile_features = {f.name: f for f in catalog.features if f.origin == "profile"}
+        untouched = self.resolver.resolve(CustomerState(), {}, 0)
+        self.impersonal: dict[str, Value] = {f.name: untouched[f.name] for f in catalog.features if f.is_personal}
+        """Personal features → what they are of a customer nothing is known about."""
+        personal = frozenset(
+            f"{'request' if f.origin == 'context' else 'customer'}.{f.name}" for f in catalog.features if f.is_personal
+        )
         rows = [(action.name, action.group) for action in catalog.actions]
         goal_rows = {}
         for placement in catalog.placements:
@@ -156,22 +177,128 @@ class Plan:
         """Names of models: every action, then those of the goals; `action_groups` has their groups."""
         self.action_groups = tuple(group for _, group in rows)
         self.exploration: Exploration = catalog.exploration
-        sources = list(dict.fromkeys(a.eligible for a in catalog.actions if a.eligible))
+        self.budgets: tuple[BudgetPlan, ...] = budget_plans(catalog)
+        sources = dict.fromkeys(_sources(catalog))
         self.conditions: tuple[Condition, ...] = tuple(compile_condition(source) for source in sources)
-        number = {source: i for i, source in enumerate(sources)}
-        self.placements = {
-            p.name: _placement_plan(catalog, p, self.conditions, number, goal_rows[p.name]) for p in catalog.placements
-        }
+        self.personal = frozenset(
+            number
+            for number, condition in enumerate(self.conditions)
+            if any(path in personal or not path.startswith(("customer.", "request.")) for path in condition.paths)
+        )
+        """Conditions that read something personal."""
+        self._number = {source: i for i, source in enumerate(sources)}
+        self.placements = {p.name: self._placement_plan(p, goal_rows[p.name]) for p in catalog.placements}
+
+    def _placement_plan(self, placement: Placement, goal_rows: NDArray[np.int32]) -> PlacementPlan:
+        shown = _shown(self.catalog, placement)
+        actions = tuple(action for _, action, _ in shown)
+        groups = [self.rules.groups[action.group] for action in actions]
+        options = tuple(tuple(self._option(t) for t in treatments) for _, _, treatments in shown)
+        learned = [position for position, action in enumerate(actions) if action.value_strength]
+        checks, weights = self._checks(actions), self._weights(actions)
+        used = {check.number for check in checks} | {weight.number for weight in weights}
+        used |= {number for each in options for option in each for _, number in option.checks}
+        contact, consent = self.catalog.contact, self.catalog.consent
+        mandatory = np.array([a.action_class == "mandatory" for a in actions], dtype=bool)
+        return PlacementPlan(
+            placement=placement,
+            rows=np.array([row for row, _, _ in shown], dtype=np.int32),
+            names=tuple(action.name for action in actions),
+            actions=actions,
+            position={action.name: position for position, action in enumerate(actions)},
+            options=options,
+            choosy=tuple(
+                i for i, each in enumerate(options) if each[0].checks or each[0].starts_ms or each[0].ends_ms
+            ),
+            treatment_names=tuple(each[0].name for each in options),
+            content=tuple(each[0].content for each in options),
+            value=np.array([action.value for action in actions], dtype=np.float32),
+            learned=np.array(learned, dtype=np.int64),
+            strength=np.array([actions[position].value_strength for position in learned], dtype=np.float64),
+            goal_rows=goal_rows,
+            context_weight=np.ones(len(actions), dtype=np.float32),
+            lever=np.array([a.lever * g.lever for a, g in zip(actions, groups, strict=True)], dtype=np.float32),
+            promotional=np.array([a.action_class == "promotional" for a in actions], dtype=bool),
+            mandatory=mandatory,
+            optional=np.flatnonzero(~mandatory),
+            consenting=_where(a.action_class not in consent.exempt for a in actions),
+            quieted=_where(a.action_class not in contact.exempt for a in actions),
+            terms=tuple(_terms(actions, groups)),
+            checks=checks,
+            weights=weights,
+            paths=frozenset(path for number in used for path in self.conditions[number].paths),
+            limited={action.name: i for i, action in enumerate(actions) if action.limits},
+            scopes=tuple(s for s in self._scopes(placement, actions) if s.limits or s.gap_ms),
+            pausable={s.key: s.held for s in self._scopes(placement, actions)}
+            | {action.name: np.array([i]) for i, action in enumerate(actions)},
+            together=tuple(_together(self.catalog, actions)),
+            budgets=resource_uses(self.budgets, actions),
+        )
+
+    def _option(self, treatment: Treatment) -> Option:
+        checks = tuple((layer, self._number[source]) for layer in LAYERS if (source := getattr(treatment, layer)))
+        content = msgspec.Raw(msgspec.json.encode(treatment.content))
+        return Option(treatment.name, content, treatment.starts_ms, treatment.ends_ms, checks)
+
+    def _checks(self, actions: tuple[Action, ...]) -> tuple[Check, ...]:
+        needed: dict[tuple[Layer, int], list[int]] = defaultdict(list)
+        for layer in LAYERS:
+            for position, action in enumerate(actions):
+                for owner in (self.rules.groups[action.group], action):
+                    if source := getattr(owner, layer):
+                        needed[layer, self._number[source]].append(position)
+        return tuple(
+            Check(number, layer, np.array(sorted(set(rows)), dtype=np.int64))
+            for (layer, number), rows in needed.items()
+        )
+
+    def _weights(self, actions: tuple[Action, ...]) -> tuple[Weight, ...]:
+        found: dict[tuple[int, float], list[int]] = defaultdict(list)
+        for position, action in enumerate(actions):
+            for each in (*self.rules.groups[action.group].context_weights, *action.context_weights):
+                found[self._number[each.when], each.weight].append(position)
+        return tuple(Weight(number, weight, np.array(rows)) for (number, weight), rows in found.items())
+
+    def _scopes(self, placement: Placement, actions: tuple[Action, ...]) -> Iterator[Scope]:
+        contact = self.catalog.contact
+        held = _where(action.action_class not in contact.exempt for action in actions)
+        everything = np.arange(len(actions))
+        for group in self.catalog.groups:
+            members = _where(action.group == group.name for action in actions)
+            if len(members):
+                yield Scope(group_scope(group.name), group.limits, 0, members, members)
+        rule = self.rules.channel_rule(placement.channel)
+        yield Scope(channel_scope(placement.channel), rule.limits, rule.gap_ms, everything, held)
+        for name, rule in contact.classes.items():
+            members = _where(action.action_class == name for action in actions)
+            yield Scope(
+                class_scope(name), rule.limits, rule.gap_ms, members, members if name not in contact.exempt else held[:0]
+            )
+        yield Scope(OVERALL, contact.overall.limits, contact.overall.gap_ms, everything, held)
 
 
-def _shown(catalog: Catalog, placement: Placement) -> list[tuple[int, Action, Treatment]]:
-    """Return what can be shown on a placement, in catalog order."""
-    return [
-        (row, action, treatment)
-        for row, action in enumerate(catalog.actions)
-        for treatment in action.treatments
-        if placement.name in treatment.placements
-    ]
+def _where(flags: Iterable[bool]) -> Positions:
+    return np.flatnonzero(np.fromiter(flags, dtype=np.bool_))
+
+
+def _sources(catalog: Catalog) -> Iterator[str]:
+    """Yield the source of every condition."""
+    owners: tuple[Group | Action, ...] = (*catalog.groups, *catalog.actions)
+    for owner in owners:
+        yield from (source for layer in LAYERS if (source := getattr(owner, layer)))
+        yield from (each.when for each in owner.context_weights)
+    for action in catalog.actions:
+        for treatment in action.treatments:
+            yield from (source for layer in LAYERS if (source := getattr(treatment, layer)))
+
+
+def _shown(catalog: Catalog, placement: Placement) -> list[tuple[int, Action, list[Treatment]]]:
+    """Return what can be shown on a placement, in catalog order: row, action, its treatments for it."""
+    found = []
+    for row, action in enumerate(catalog.actions):
+        if treatments := [each for each in action.treatments if placement.name in each.placements]:
+            found.append((row, action, treatments))
+    return found
 
 
 def _goal_models(catalog: Catalog, placement: Placement) -> list[tuple[str, str]]:
@@ -180,42 +307,24 @@ def _goal_models(catalog: Catalog, placement: Placement) -> list[tuple[str, str]
     return [goal_model(placement.name, name) for name in (*(a.name for _, a, _ in _shown(catalog, placement)), "")]
 
 
-def _placement_plan(
-    catalog: Catalog,
-    placement: Placement,
-    conditions: tuple[Condition, ...],
-    condition_number: dict[str, int],
-    goal_rows: NDArray[np.int32],
-) -> PlacementPlan:
-    shown = _shown(catalog, placement)
-    learned = [position for position, (_, action, _) in enumerate(shown) if action.value_strength]
-    actions = tuple(action for _, action, _ in shown)
-    needed: dict[int, list[int]] = defaultdict(list)
-    for position, action in enumerate(actions):
-        if action.eligible:
-            needed[condition_number[action.eligible]].append(position)
-    ones = np.ones(len(shown), dtype=np.float32)
-    return PlacementPlan(
-        placement=placement,
-        rows=np.array([row for row, _, _ in shown], dtype=np.int32),
-        names=tuple(action.name for action in actions),
-        treatment_names=tuple(treatment.name for _, _, treatment in shown),
-        actions=actions,
-        content=tuple(msgspec.Raw(msgspec.json.encode(treatment.content)) for _, _, treatment in shown),
-        position={action.name: position for position, action in enumerate(actions)},
-        value=np.array([action.value for action in actions], dtype=np.float32),
-        learned=np.array(learned, dtype=np.int64),
-        strength=np.array([actions[position].value_strength for position in learned], dtype=np.float64),
-        goal_rows=goal_rows,
-        context_weight=ones,
-        lever=ones,
-        promotional=np.array([a.action_class not in ("service", "recovery", "mandatory") for a in actions], dtype=bool),
-        mandatory=np.array([a.action_class == "mandatory" for a in actions], dtype=bool),
-        conditions=tuple((number, np.array(rows)) for number, rows in needed.items()),
-        condition_paths=frozenset(path for number in needed for path in conditions[number].paths),
-        groups={
-            group.name: np.array([i for i, a in enumerate(actions) if a.group == group.name], dtype=np.int64)
-            for group in catalog.groups
-            if group.limits
-        },
-    )
+def _terms(actions: tuple[Action, ...], groups: Iterable[Policy]) -> Iterator[Term]:
+    found: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for position, (action, group) in enumerate(zip(actions, groups, strict=True)):
+        ends = [end_ms for end_ms in (action.ends_ms, group.ends_ms) if end_ms]
+        found[max(action.starts_ms, group.starts_ms), min(ends, default=0)].append(position)
+    for (starts_ms, ends_ms), rows in found.items():
+        if starts_ms or ends_ms:
+            yield Term(starts_ms, ends_ms, np.array(rows))
+
+
+def _together(catalog: Catalog, actions: tuple[Action, ...]) -> Iterator[tuple[Positions, int]]:
+    """Yield the sets of actions that bound each other in one slate."""
+    at = {action.name: i for i, action in enumerate(actions)}
+    for group in catalog.groups:
+        if group.per_slate:
+            yield _where(action.group == group.name for action in actions), group.per_slate
+    pairs = {frozenset((a.name, other)) for a in actions for other in a.not_with}
+    for names in (*catalog.contact.exclusive, *sorted(tuple(sorted(pair)) for pair in pairs)):
+        members = np.array(sorted(at[name] for name in names if name in at), dtype=np.int64)
+        if len(members) > 1:
+            yield members, 1

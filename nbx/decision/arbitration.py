@@ -46,8 +46,10 @@ class Utility(Struct, frozen=True, gc=False):
         return self.gain * self.p_response + self.shift
 
 
-def score(x: F32, model: BoundModel, placement: PlacementPlan, positions: NDArray[np.int64]) -> Factors:
-    """Score the candidates at `positions` of a placement for the vector `x`."""
+def score(
+    x: F32, model: BoundModel, placement: PlacementPlan, positions: NDArray[np.int64], context_weight: F32
+) -> Factors:
+    """Score the candidates at `positions` of a placement for the vector `x`; `context_weight` is the whole placement's."""
     whole = len(positions) == len(placement.rows)
     rows = placement.rows if whole else placement.rows[positions]
     mean, sd, experience = (np.empty(len(rows), dtype=np.float32) for _ in range(3))
@@ -57,7 +59,7 @@ def score(x: F32, model: BoundModel, placement: PlacementPlan, positions: NDArra
         mean,
         sd,
         value if whole else value[positions],
-        placement.context_weight if whole else placement.context_weight[positions],
+        context_weight if whole else context_weight[positions],
         placement.lever if whole else placement.lever[positions],
         experience,
     )

@@ -1,26 +1,31 @@
 """Filter, encode, score, choose: a pure function of plan, model, state, request, decision id and time.
 
-No I/O, no clock, no global: serving, preview, replay, back-tests and simulation all call `decide`.
+No I/O, no clock, no global: serving, preview, replay, shadow runs, back-tests and simulation all call `decide`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
 from nbx.bandits.snapshot import BoundModel
-from nbx.catalog.plan import PlacementPlan, Plan
+from nbx.catalog.plan import Option, PlacementPlan, Plan
 from nbx.decision.arbitration import Factors, Utility, score, utility
-from nbx.decision.contact_policy import shared_limits
-from nbx.decision.eligibility import candidates
+from nbx.decision.budgets import NO_BUDGETS, shared_budgets
+from nbx.decision.contact_policy import Contacts, shared_limits
+from nbx.decision.eligibility import Candidates, candidates
+from nbx.decision.facts import Facts, gather
 from nbx.decision.goals import Goal, score_goal
 from nbx.decision.messages import DecideRequest
+from nbx.decision.quiet_hours import next_quiet
 from nbx.decision.slate import Slate, draw_slate
+from nbx.experience.consent import may_learn
 from nbx.experience.entries import PolicyRecord, Removed, SharedLimit
-from nbx.experience.relationship import relationship_features
 from nbx.features.state import CustomerState
-
 
 class Choice(Struct, frozen=True, gc=False):
     """A decision, before it is committed."""
@@ -36,8 +41,48 @@ class Choice(Struct, frozen=True, gc=False):
     policy: PolicyRecord
     shared: tuple[SharedLimit, ...]
     slate: Slate
+    treatments: dict[int, Option]
+    """Position → treatment, where it is not the action's first."""
+    holdout: str
+    """`silent`, `random` or empty."""
+    learns: bool
+    """The customer agreed to learning."""
+    personalised: bool
+    """The customer agreed to personalisation; else nothing personal was used."""
+    quiet_from_ms: int
+    """When quiet hours begin, before which a prompt has to be shown; 0: they never do."""
     goal: Goal | None = None
     """None: the placement has none."""
+
+
+class Allowed(NamedTuple):
+    """What the rules leave of a placement."""
+
+    facts: Facts
+    candidates: Candidates
+    shared: tuple[SharedLimit, ...]
+    """What bounds the candidates together in one slate."""
+
+
+def allowed(
+    plan: Plan,
+    state: CustomerState,
+    request: DecideRequest,
+    now_ms: int,
+    *,
+    salt: str,
+    purse: Mapping[str, int] = NO_BUDGETS,
+) -> Allowed:
+    """Apply every rule to a request; parameters are those of `decide`."""
+    placement = plan.placements[request.placement]
+    facts = gather(plan, placement, state, request, now_ms, salt)
+    contacts = Contacts(state, plan.rules, now_ms)
+    found = candidates(plan, placement, facts, contacts, request.exclude, purse)
+    shared: tuple[SharedLimit, ...] = ()
+    if request.slots > 1:
+        shared = shared_limits(contacts, placement, found.positions, request.slots)
+        shared += shared_budgets(placement.budgets, purse, found.positions, request.slots)
+    return Allowed(facts, found, shared)
 
 
 def decide(
@@ -49,6 +94,7 @@ def decide(
     now_ms: int,
     *,
     salt: str,
+    purse: Mapping[str, int] = NO_BUDGETS,
 ) -> Choice:
     """Choose for a request.
 
@@ -59,20 +105,22 @@ def decide(
     state
         Read only.
     request
-        Checked by `nbx.decision.service`: the placement exists, slots and context are within bounds.
+        Checked by `nbx.decision.service`: the placement exists, slots and context are within bounds. The customer is
+        the canonical one.
     decision_id
         Seeds the draws.
     now_ms
         When.
     salt
         Separates the draws of one installation from another's.
+    purse
+        What budgets leave for this worker: resource → amount. A resource that is not in it is not bounded.
     """
     placement = plan.placements[request.placement]
-    relationship = relationship_features(state, now_ms, plan.rules.experience)
-    values = plan.resolver.resolve(state, request.context, now_ms)
-    positions, removed = candidates(plan, placement, state, values, relationship, request.exclude, now_ms)
-    x = plan.layout.encode(values, relationship)
-    factors = score(x, model, placement, positions)
+    facts, found, shared = allowed(plan, state, request, now_ms, salt=salt, purse=purse)
+    positions, relationship = found.positions, dict(facts.relationship)
+    x = plan.layout.encode(facts.values, relationship)
+    factors = score(x, model, placement, positions, found.context_weight)
     goal = score_goal(x, model, placement, positions)
     freedom = 1.0 - placement.placement.stakes
     policy = PolicyRecord(
@@ -82,8 +130,25 @@ def decide(
         floor=plan.exploration.floor * freedom,
         salt=salt,
     )
-    shared = shared_limits(state, placement, positions, plan.rules, request.slots, now_ms) if request.slots > 1 else ()
     worth = utility(factors, policy, goal)
     mandatory = placement.mandatory[positions]
-    slate = draw_slate(factors, worth, policy, mandatory, shared, request.slots, decision_id)
-    return Choice(placement, positions, removed, x, relationship, factors, worth, policy, shared, slate, goal)
+    slate = draw_slate(factors, worth, policy, mandatory, shared, request.slots, decision_id, facts.holdout)
+    quiet_hours = plan.catalog.contact.quiet_hours
+    return Choice(
+        placement=placement,
+        positions=positions,
+        removed=found.removed,
+        x=x,
+        relationship=relationship,
+        factors=factors,
+        utility=worth,
+        policy=policy,
+        shared=shared,
+        slate=slate,
+        treatments=found.treatments,
+        holdout=facts.holdout,
+        learns=may_learn(state, plan.rules.consent),
+        personalised=facts.personalised,
+        quiet_from_ms=next_quiet(quiet_hours, placement.placement.channel, facts.zone, now_ms) if quiet_hours else 0,
+        goal=goal,
+    )

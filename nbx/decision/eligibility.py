@@ -1,109 +1,218 @@
 """Hard rules: which actions are candidates now, and a reason code for each that is not.
 
-A rule can only remove. The first reason found is the one reported, in this order: `excluded`, `not_eligible`,
-`condition_error`, `experience_floor`, `paused`, `limit_reached`.
+A rule can only remove. The first reason found is the one reported, in the order of `nbx.catalog.model.REASONS`: what the
+caller and the holdout say, terms, consent, the engagement policy in its three layers, then how the customer is treated:
+experience floor, quiet hours, pauses, gaps, limits, and at last budgets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 from cel import Context
 from numpy.typing import NDArray
 
-from nbx.catalog.conditions import Condition, ConditionError, build_context
-from nbx.catalog.plan import PlacementPlan, Plan
-from nbx.decision.contact_policy import reached_limits
+from nbx.catalog.conditions import ConditionError, build_context
+from nbx.catalog.model import LAYERS
+from nbx.catalog.plan import Option, PlacementPlan, Plan, Positions
+from nbx.decision.budgets import unaffordable
+from nbx.decision.contact_policy import Contacts, reached_limits, too_soon
+from nbx.decision.facts import Facts
+from nbx.decision.quiet_hours import quiet
 from nbx.experience.entries import Removed
 from nbx.features.schema import Value
-from nbx.features.state import CustomerState
+
+F32 = NDArray[np.float32]
+NOT_IN_LAYER = {layer: f"not_{layer}" for layer in LAYERS}
+
+
+class Candidates(NamedTuple):
+    """What is left, and why the rest is not."""
+
+    positions: Positions
+    """Ascending positions into the arrays of the placement."""
+    removed: tuple[Removed, ...]
+    """One for each other action of the placement, in the order of the rules."""
+    treatments: dict[int, Option]
+    """Position → treatment, where it is not the first."""
+    context_weight: F32
+    """float32[n] over the whole placement."""
 
 
 def candidates(
     plan: Plan,
     placement: PlacementPlan,
-    state: CustomerState,
-    values: Mapping[str, Value],
-    relationship: Mapping[str, float],
-    exclude: Sequence[str],
-    now_ms: int,
-) -> tuple[NDArray[np.int64], tuple[Removed, ...]]:
-    """Return the positions of the candidates on a placement, and why the others are none.
+    facts: Facts,
+    contacts: Contacts,
+    exclude: Iterable[str],
+    purse: Mapping[str, int],
+) -> Candidates:
+    """Apply every rule.
 
     Parameters
     ----------
     plan, placement
         The release and its part for the placement.
-    state
-        Read only.
-    values
-        Every declared feature's value.
-    relationship
-        The built-in features.
+    facts, contacts
+        Customer, request and time.
     exclude
         Actions the caller does not want.
-    now_ms
-        When.
-
-    Returns
-    -------
-    positions : ndarray of int64
-        Ascending positions into the arrays of `placement`.
-    removed : tuple of Removed
-        One for each other action of the placement, in the order of the rules.
+    purse
+        What budgets leave: resource → amount; a resource that is not in it is not bounded.
     """
-    open_ = np.ones(len(placement.names), dtype=np.bool_)
-    removed: list[Removed] = []
-
-    def remove(position: int, reason: str, detail: str = "") -> None:
-        if open_[position]:
-            open_[position] = False
-            removed.append(Removed(placement.names[position], reason, detail))
-
+    filter_ = _Filter(placement)
     for name in exclude:
         if name in placement.position:
-            remove(placement.position[name], "excluded")
-    if placement.conditions:
-        context = build_context(_condition_values(placement, values, relationship))
-        for number, positions in placement.conditions:
-            failure = _failure(plan.conditions[number], context)
-            if failure is not None:
-                for position in positions.tolist():
-                    remove(position, *failure)
-    floor = plan.rules.experience.floor
-    if relationship["balance"] < floor:
-        detail = f"balance {relationship['balance']:.2f} < {floor:g}"
-        for position in np.flatnonzero(placement.promotional & open_).tolist():
-            remove(position, "experience_floor", detail)
-    for action, pause in state.pauses.items():
-        if action in placement.position and pause.until_ms > now_ms:
-            remove(placement.position[action], "paused", f"{pause.outcome}, until {pause.until_ms}")
-    for position, detail in reached_limits(state, placement, plan.rules, now_ms):
-        remove(position, "limit_reached", detail)
-    return np.flatnonzero(open_), tuple(removed)
+            filter_.remove(np.array([placement.position[name]]), "excluded")
+    if facts.holdout == "silent":
+        filter_.remove(placement.optional, "holdout", "silent")
+    _keep_terms(filter_, placement, facts.now_ms)
+    if not facts.may_contact:
+        filter_.remove(placement.consenting, "no_consent", f"contact on {placement.placement.channel}")
+    conditions = _Conditions(plan, placement, facts)
+    for check in placement.checks:
+        failure = conditions.failure(check.number, NOT_IN_LAYER[check.layer])
+        if failure is not None:
+            filter_.remove(check.positions, *failure)
+    treatments = _choose_treatments(filter_, placement, conditions, facts.now_ms)
+    if facts.balance < (floor := plan.rules.experience.floor):
+        filter_.remove(
+            np.flatnonzero(placement.promotional), "experience_floor", f"balance {facts.balance:.2f} < {floor:g}"
+        )
+    until_ms = quiet(plan.catalog.contact.quiet_hours, placement.placement.channel, facts.zone, facts.now_ms)
+    if until_ms:
+        filter_.remove(placement.quieted, "quiet_hours", f"{facts.zone}, until {until_ms}")
+    for scope, pause in facts.state.pauses.items():
+        if pause.until_ms > facts.now_ms and scope in placement.pausable:
+            where = "" if scope in placement.position else f"{scope}: "
+            filter_.remove(placement.pausable[scope], "paused", f"{where}{pause.outcome}, until {pause.until_ms}")
+    if contacts.met:
+        for positions, detail in too_soon(contacts, placement):
+            filter_.remove(positions, "too_soon", detail)
+        for positions, detail in reached_limits(contacts, placement):
+            filter_.remove(positions, "limit_reached", detail)
+    if placement.budgets:
+        for position, detail in unaffordable(placement.budgets, purse, facts.now_ms):
+            filter_.remove(np.array([position]), "budget_spent", detail)
+    left = np.flatnonzero(filter_.open)
+    return Candidates(left, tuple(filter_.removed), treatments, _context_weight(placement, conditions))
 
 
-def _condition_values(
-    placement: PlacementPlan, values: Mapping[str, Value], relationship: Mapping[str, float]
-) -> dict[str, dict[str, Value]]:
+class _Filter:
+    """Which actions are still in, and why the others are out."""
+
+    def __init__(self, placement: PlacementPlan) -> None:
+        self._names = placement.names
+        self.open = np.ones(len(placement.names), dtype=np.bool_)
+        self.removed: list[Removed] = []
+
+    def remove(self, positions: Positions, reason: str, detail: str = "") -> None:
+        """Take actions out that are still in."""
+        going = positions[self.open[positions]]
+        if len(going):
+            self.open[going] = False
+            names = self._names
+            self.removed += [Removed(names[position], reason, detail) for position in going.tolist()]
+
+
+class _Conditions:
+    """Evaluates each condition once, when it is first asked for."""
+
+    def __init__(self, plan: Plan, placement: PlacementPlan, facts: Facts) -> None:
+        self._plan = plan
+        self._placement = placement
+        self._facts = facts
+        self._known: dict[int, tuple[str, str] | None] = {}
+        self._context: Context | None = None
+
+    def failure(self, number: int, reason: str) -> tuple[str, str] | None:
+        """Return reason and detail when a condition does not hold; `reason` is that of one which is simply false."""
+        if number not in self._known:
+            self._known[number] = self._ask(number)
+        failed = self._known[number]
+        return failed if failed is None or failed[0] else (reason, failed[1])
+
+    def _ask(self, number: int) -> tuple[str, str] | None:
+        condition = self._plan.conditions[number]
+        if not self._facts.personalised and number in self._plan.personal:
+            return "needs_personalise", condition.source
+        if self._context is None:
+            self._context = build_context(_condition_values(self._placement, self._facts))
+        try:
+            return None if condition.holds(self._context) else ("", condition.source)
+        except ConditionError as error:
+            return "condition_error", f"{condition.source}: {error.message}"
+
+
+def _condition_values(placement: PlacementPlan, facts: Facts) -> dict[str, dict[str, Value]]:
     """Collect what the placement's conditions read, by root."""
-    found: dict[str, dict[str, Value]] = {"customer": {}, "request": {}, "relationship": {}}
-    for path in placement.condition_paths:
+    spot = placement.placement
+    sources: dict[str, Mapping[str, Value]] = {
+        "customer": facts.values,
+        "request": facts.values,
+        "relationship": facts.relationship,
+        "journey": facts.journey,
+        "concern": facts.concern,
+    }
+    found: dict[str, dict[str, Value]] = {root: {} for root in sources}
+    for path in placement.paths:
         root, _, name = path.partition(".")
-        if root == "relationship":
-            found[root][name] = relationship[name]
-        elif name in values:
-            found[root][name] = values[name]
-        elif root == "request":
-            spot = placement.placement
+        if root == "request" and name not in facts.values:
             found[root][name] = spot.name if name == "placement" else spot.channel
+        else:
+            found[root][name] = sources[root][name]
     return found
 
 
-def _failure(condition: Condition, context: Context) -> tuple[str, str] | None:
-    """Return reason and detail when a condition does not hold."""
-    try:
-        return None if condition.holds(context) else ("not_eligible", condition.source)
-    except ConditionError as error:
-        return "condition_error", f"{condition.source}: {error.message}"
+def _keep_terms(filter_: _Filter, placement: PlacementPlan, now_ms: int) -> None:
+    for term in placement.terms:
+        if now_ms < term.starts_ms:
+            filter_.remove(term.positions, "not_started", f"from {term.starts_ms}")
+        elif term.ends_ms and now_ms >= term.ends_ms:
+            filter_.remove(term.positions, "ended", f"at {term.ends_ms}")
+
+
+def _choose_treatments(
+    filter_: _Filter, placement: PlacementPlan, conditions: _Conditions, now_ms: int
+) -> dict[int, Option]:
+    """Find the first treatment whose policy holds; without any the action is out, for the first one's reason."""
+    chosen: dict[int, Option] = {}
+    for position in placement.choosy:
+        if not filter_.open[position]:
+            continue
+        reason: tuple[str, str] | None = None
+        for number, option in enumerate(placement.options[position]):
+            failure = _option_failure(option, conditions, now_ms)
+            if failure is None:
+                if number:
+                    chosen[position] = option
+                break
+            reason = reason or (failure[0], f"treatment {option.name}: {failure[1]}")
+        else:
+            assert reason is not None
+            filter_.remove(np.array([position]), *reason)
+    return chosen
+
+
+def _option_failure(option: Option, conditions: _Conditions, now_ms: int) -> tuple[str, str] | None:
+    if now_ms < option.starts_ms:
+        return "not_started", f"from {option.starts_ms}"
+    if option.ends_ms and now_ms >= option.ends_ms:
+        return "ended", f"at {option.ends_ms}"
+    for layer, number in option.checks:
+        failure = conditions.failure(number, NOT_IN_LAYER[layer])
+        if failure is not None:
+            return failure
+    return None
+
+
+def _context_weight(placement: PlacementPlan, conditions: _Conditions) -> F32:
+    weight = placement.context_weight
+    for each in placement.weights:
+        if conditions.failure(each.number, "") is None:
+            if weight is placement.context_weight:
+                weight = weight.copy()
+            weight[each.positions] *= np.float32(each.weight)
+    return weight

@@ -7,12 +7,13 @@ from msgspec import Struct
 from nbx.bandits import kernels
 from nbx.decision.goals import unpack_goal
 from nbx.decision.record import unpack_factors
-from nbx.decision.slate import NO_CANDIDATE, NONE_CHOSEN
+from nbx.decision.slate import HELD_OUT, NO_CANDIDATE, NONE_CHOSEN, RANDOM
 from nbx.experience.entries import DecisionEntry, GoalRecord, Removed
 
 _SILENCE = {
     NONE_CHOSEN: "silence was drawn over every candidate left",
     NO_CANDIDATE: "no action was allowed, or none was left",
+    HELD_OUT: "the customer is held out, and gets mandatory actions only",
 }
 
 
@@ -108,8 +109,10 @@ def _words(entry: DecisionEntry, views: tuple[CandidateView, ...]) -> list[str]:
             view = by_action[slot.action]
             top = best is not None and view.action == best.action
             tried = "explored" if entry.policy.scale or entry.policy.floor else "most likely the best"
+            if entry.holdout == RANDOM:
+                tried = "picked by chance, as the customer is held out"
             highest = best.action if best else ""
-            how = "highest expected utility" if top else f"{tried}; the highest expected was {highest}"
+            how = "highest expected utility" if top and entry.holdout != RANDOM else f"{tried}; the highest expected was {highest}"
             goal = "" if view.goal is None or entry.goal is None else _goal_words(view.goal, entry.goal)
             words.append(
                 f"slot {number}: {slot.action}, expected utility {view.utility:.2f} "

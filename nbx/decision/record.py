@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nbx.catalog.plan import Option
 from nbx.decision.arbitration import Factors
 from nbx.decision.choice import Choice
 from nbx.decision.goals import goal_record
@@ -48,7 +49,9 @@ def decision_entry(
         relationship=choice.relationship,
         removed=choice.removed,
         actions=placement.names if whole else tuple([placement.names[row] for row in rows]),
-        treatments=placement.treatment_names if whole else tuple([placement.treatment_names[row] for row in rows]),
+        treatments=placement.treatment_names
+        if whole and not choice.treatments
+        else tuple([treatment_of(choice, row).name for row in rows]),
         factors=_pack_factors(choice),
         none_probability=float(choice.slate.probability[-1]),
         mandatory=tuple(placement.names[row] for row in rows if placement.mandatory[row])
@@ -56,11 +59,19 @@ def decision_entry(
         else (),
         shared=choice.shared,
         slots=tuple(_slot_records(choice, now_ms)),
-        holdout="",
+        holdout=choice.holdout,
         degraded=(),
         took_us=took_us,
         goal=_goal_record(choice),
+        learns=choice.learns,
+        personalised=choice.personalised,
+        channel=placement.placement.channel,
     )
+
+
+def treatment_of(choice: Choice, position: int) -> Option:
+    """Return the treatment that an action of the placement has in a choice."""
+    return choice.treatments.get(position) or choice.placement.options[position][0]
 
 
 def unpack_factors(entry: DecisionEntry) -> tuple[Factors, NDArray[np.float32]]:
@@ -106,22 +117,27 @@ def _goal_record(choice: Choice) -> GoalRecord | None:
 def _slot_records(choice: Choice, now_ms: int) -> list[SlotRecord]:
     placement = choice.placement.placement
     implicit = placement.impressions == "implicit"
+    quiet_in_ms = choice.quiet_from_ms - now_ms if choice.quiet_from_ms else placement.delivery_ms
+    quieted = choice.placement.quieted
     records = []
     for index, propensity in zip(choice.slate.chosen, choice.slate.propensity, strict=True):
         position = int(choice.positions[index]) if index >= 0 else -1
         action = choice.placement.actions[position] if index >= 0 else None
+        delivery_ms = placement.delivery_ms
+        if action and quiet_in_ms < delivery_ms and position in quieted:  # after that it must not be shown any more
+            delivery_ms = quiet_in_ms
         records.append(
             SlotRecord(
                 action=action.name if action else "",
-                treatment=choice.placement.treatment_names[position] if action else "",
+                treatment=treatment_of(choice, position).name if action else "",
                 group=action.group if action else "",
                 p_response=float(choice.utility.p_response[index]) if action else 0.0,
                 propensity=propensity,
                 none="" if action else choice.slate.silence,
                 implicit=implicit,
-                delivery_ms=placement.delivery_ms,
+                delivery_ms=delivery_ms,
                 attention_ms=(action.attention_ms if action else 0) or placement.attention_ms,
-                expires_at_ms=now_ms + placement.delivery_ms,
+                expires_at_ms=now_ms + delivery_ms,
             )
         )
     return records
@@ -136,7 +152,7 @@ def _slot_reply(number: int, slot: SlotRecord, choice: Choice) -> SlotReply:
         slot=number,
         action=slot.action,
         treatment=slot.treatment,
-        content=choice.placement.content[position],
+        content=treatment_of(choice, position).content,
         gives=action.gives,
         asks=action.asks,
         p_response=slot.p_response,

@@ -46,6 +46,7 @@ def replay(entry: DecisionEntry) -> Replay:
         entry.shared,
         len(entry.slots),
         entry.decision_id,
+        entry.holdout,
     )
     differences = []
     for number, slot in enumerate(entry.slots):

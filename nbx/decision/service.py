@@ -19,11 +19,12 @@ from nbx.bandits.snapshot import BoundModel
 from nbx.catalog.plan import PlacementPlan, Plan
 from nbx.clock import Clock
 from nbx.decision.choice import decide
+from nbx.decision.degraded import degraded_entry, degraded_reply
 from nbx.decision.explain import explain
-from nbx.decision.messages import DecideReply, DecideRequest, SlotReply
+from nbx.decision.messages import DecideReply, DecideRequest
 from nbx.decision.record import decision_entry, reply
 from nbx.errors import Invalid, TooLarge, Unavailable, Unknown
-from nbx.experience.entries import DecisionEntry, PolicyRecord, RequestRecord, SlotRecord, encode_entry
+from nbx.experience.entries import DecisionEntry, encode_entry
 from nbx.experience.fold import fold
 from nbx.experience.lifecycle import encode_open, keep_ms
 from nbx.features.keys import partition_keys
@@ -177,37 +178,13 @@ class DecisionService:
         """The placement's declared default in slot 0, silence in the others."""
         now_ms = self._clock.now_ms()
         decision_id = new_decision_id(partition, now_ms)
-        entry = _degraded_entry(plan, placement, request, decision_id, now_ms, reason)
+        entry = degraded_entry(plan, placement, request, decision_id, now_ms, reason, self._salt)
         entry = structs.replace(entry, took_us=(time.perf_counter_ns() - started_ns) // 1000)
         if request.mode == "live":
             self.dropped += len(self.degraded) == DEGRADED_QUEUE
             self.degraded.append(entry)
             self._observe(entry, entry.took_us / 1e6)
-        slots = []
-        for number, slot in enumerate(entry.slots):
-            if not slot.action:
-                slots.append(SlotReply(slot=number, none=slot.none))
-                continue
-            position = placement.position[slot.action]
-            action = placement.actions[position]
-            slots.append(
-                SlotReply(
-                    slot=number,
-                    action=slot.action,
-                    treatment=slot.treatment,
-                    content=placement.content[position],
-                    gives=action.gives,
-                    asks=action.asks,
-                    expires_at=slot.expires_at_ms,
-                )
-            )
-        return DecideReply(
-            decision_id=decision_id,
-            slots=tuple(slots),
-            degraded=(reason,),
-            release=plan.release,
-            took_ms=entry.took_us / 1000,
-        )
+        return degraded_reply(entry, placement)
 
     async def log_degraded(self, entry: DecisionEntry) -> None:
         """Write a degraded decision, so that its events are known; raises `Unavailable` while the store is down.
@@ -298,57 +275,3 @@ def _stored(packed: bytes) -> DecideReply:
 
 def _explanation(entry: DecisionEntry, request: DecideRequest) -> Any:
     return None if request.explain == "none" else explain(entry, full=request.explain == "full")
-
-
-def _degraded_entry(
-    plan: Plan, placement: PlacementPlan, request: DecideRequest, decision_id: str, now_ms: int, reason: str
-) -> DecisionEntry:
-    default = placement.placement.default
-    slots = []
-    for number in range(request.slots):
-        shown = number == 0 and default is not None and default.action not in request.exclude
-        action = default.action if shown and default is not None else ""
-        position = placement.position.get(action, -1)
-        slots.append(
-            SlotRecord(
-                action=action if position >= 0 else "",
-                treatment=placement.treatment_names[position] if position >= 0 else "",
-                group=placement.actions[position].group if position >= 0 else "",
-                p_response=0.0,
-                propensity=1.0,
-                none="" if position >= 0 else reason,
-                implicit=placement.placement.impressions == "implicit",
-                delivery_ms=placement.placement.delivery_ms,
-                attention_ms=placement.placement.attention_ms,
-                expires_at_ms=now_ms + placement.placement.delivery_ms,
-            )
-        )
-    return DecisionEntry(
-        customer_id=request.customer_id,
-        at_ms=now_ms,
-        release=plan.release,
-        decision_id=decision_id,
-        snapshot=0,
-        state_version=0,
-        request=RequestRecord(
-            placement=request.placement,
-            slots=request.slots,
-            context=request.context,
-            exclude=request.exclude,
-            request_id=request.request_id,
-        ),
-        policy=PolicyRecord(exchange=0.0, strain=0.0, scale=0.0, floor=0.0, salt=""),
-        x=b"",
-        relationship={},
-        removed=(),
-        actions=(),
-        treatments=(),
-        factors=b"",
-        none_probability=0.0,
-        mandatory=(),
-        shared=(),
-        slots=tuple(slots),
-        holdout="",
-        degraded=(reason,),
-        took_us=0,
-    )

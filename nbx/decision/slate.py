@@ -19,6 +19,10 @@ NONE_CHOSEN = "none_chosen"
 """Silence was drawn over every candidate."""
 NO_CANDIDATE = "no_candidate"
 """No action was allowed, or none was left."""
+HELD_OUT = "holdout"
+"""The customer is held out and gets nothing that is chosen."""
+RANDOM = "random"
+"""Holdout in which chance picks among the candidates."""
 
 
 class Slate(Struct, frozen=True, gc=False):
@@ -29,7 +33,7 @@ class Slate(Struct, frozen=True, gc=False):
     propensity: list[float]
     """Chance of that choice per slot, given the slots before."""
     silence: str
-    """Why slots are silent: `none_chosen` or `no_candidate`; empty when none is."""
+    """Why slots are silent: `none_chosen`, `no_candidate` or `holdout`; empty when none is."""
     probability: NDArray[np.float64]
     """(n + 1,) distribution of the first arbitrated slot; last is none. All zero when no slot was arbitrated."""
     arbitrated: int = 0
@@ -44,6 +48,7 @@ def draw_slate(
     shared: tuple[SharedLimit, ...],
     slots: int,
     decision_id: str,
+    holdout: str = "",
 ) -> Slate:
     """Fill `slots` slots from n candidates.
 
@@ -61,10 +66,12 @@ def draw_slate(
         How many, ≥ 1.
     decision_id
         Seeds the draws.
+    holdout
+        `random`: every candidate has the same chance, and silence none.
     """
     n = len(factors.mean)
     forced = np.flatnonzero(mandatory).tolist()
-    if slots == 1 and not forced:  # the common case, without the bookkeeping of the others
+    if slots == 1 and not forced and not holdout:  # the common case, without the bookkeeping of the others
         probability, index, chance = _draw(factors, utility, policy, None, uniform(f"{decision_id}/0", policy.salt))
         return Slate([index], [chance], _silence(index, n), probability)
     open_ = np.ones(n, dtype=np.bool_)
@@ -79,11 +86,14 @@ def draw_slate(
         else:
             free = np.flatnonzero(open_) if slot else None
             point = uniform(f"{decision_id}/{slot}", policy.salt)
-            among, index, propensity[slot] = _draw(factors, utility, policy, free, point)
+            if holdout == RANDOM:
+                among, index, propensity[slot] = _pick(np.flatnonzero(open_), n, point)
+            else:
+                among, index, propensity[slot] = _draw(factors, utility, policy, free, point)
             if first is None:
                 first, arbitrated = among, slot
         if index < 0:
-            silence = _silence(index, int(open_.sum()))
+            silence = HELD_OUT if holdout == "silent" else _silence(index, int(open_.sum()))
             break
         chosen[slot] = index
         open_[index] = False
@@ -91,7 +101,7 @@ def draw_slate(
             if index in limit.members:
                 left[i] -= 1
                 if left[i] <= 0:
-                    open_[list(limit.members)] = False
+                    open_[[member for member in limit.members if member not in limit.exempt]] = False
     return Slate(chosen, propensity, silence, np.zeros(n + 1) if first is None else first, arbitrated)
 
 
@@ -100,6 +110,14 @@ def _silence(index: int, candidates: int) -> str:
     if index >= 0:
         return ""
     return NONE_CHOSEN if candidates else NO_CANDIDATE
+
+
+def _pick(free: NDArray[np.int64], n: int, point: float) -> tuple[NDArray[np.float64], int, float]:
+    """Pick one of the candidates `free` by chance alone: distribution over all n and none, index (-1: none), its chance."""
+    probability = np.zeros(n + 1)
+    probability[free if len(free) else [n]] = 1.0 / max(len(free), 1)
+    index = int(free[int(point * len(free))]) if len(free) else -1
+    return probability, index, float(probability[index])
 
 
 def _draw(

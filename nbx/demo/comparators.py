@@ -1,6 +1,6 @@
 """Policies to compare nbx with, living in the same world by the same rules.
 
-What a policy may show is decided by `nbx.decision.eligibility.candidates`, and what happens to the customer by
+What a policy may show is decided by `nbx.decision.choice.allowed`, and what happens to the customer by
 `nbx.experience.fold`: limits, pauses, floor and balance are serving's own code, driven by a clock that jumps from event
 to event. Only the choice among the candidates differs: `random`, a fixed `single` action, or `by_value`, the highest
 value first, which is how a bank ranks its campaigns by hand.
@@ -20,8 +20,8 @@ from typing import Protocol
 
 from nbx.catalog.model import Catalog
 from nbx.catalog.plan import PlacementPlan, Plan
-from nbx.decision.contact_policy import shared_limits
-from nbx.decision.eligibility import candidates
+from nbx.decision.choice import allowed
+from nbx.decision.messages import DecideRequest
 from nbx.demo.tally import Tally
 from nbx.demo.world import Mind, Response, Step, Visit, World
 from nbx.experience.entries import (
@@ -36,7 +36,7 @@ from nbx.experience.entries import (
 )
 from nbx.experience.fold import Folded, fold
 from nbx.experience.lifecycle import OpenDecision
-from nbx.experience.relationship import balance_at, relationship_features
+from nbx.experience.relationship import balance_at
 from nbx.features.state import CustomerState, ProfileValue
 from nbx.hashing import uniform
 
@@ -66,17 +66,19 @@ class Ranking:
         """Fill the slots, within shared limits."""
         del decision_id
         placement = plan.placements[visit.placement]
-        values = plan.resolver.resolve(state, visit.context, now_ms)
-        relationship = relationship_features(state, now_ms, plan.rules.experience)
-        positions, _ = candidates(plan, placement, state, values, relationship, (), now_ms)
+        request = DecideRequest(
+            customer_id=str(visit.customer), placement=visit.placement, slots=visit.slots, context=visit.context
+        )
+        _, found, shared = allowed(plan, state, request, now_ms, salt="")
+        positions = found.positions
         ranks = {index: self._rank_of(placement, visit, int(p)) for index, p in enumerate(positions)}
         order = sorted((index for index, rank in ranks.items() if rank is not None), key=lambda i: -(ranks[i] or 0.0))
-        shared = shared_limits(state, placement, positions, plan.rules, visit.slots, now_ms) if visit.slots > 1 else ()
         left = [limit.allowance for limit in shared]
         chosen: list[str] = []
         for index in order:
             concerned = [i for i, limit in enumerate(shared) if index in limit.members]
-            if len(chosen) == visit.slots or any(left[i] <= 0 for i in concerned):
+            held = any(left[i] <= 0 and index not in shared[i].exempt for i in concerned)
+            if len(chosen) == visit.slots or held:
                 continue
             for i in concerned:
                 left[i] -= 1
@@ -343,4 +345,5 @@ def _decision(
         holdout="",
         degraded=(),
         took_us=0,
+        channel=declared.channel,
     )

@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from nbx.catalog.model import Catalog
-from nbx.catalog.parse import scale_durations
 from nbx.catalog.plan import Plan
+from nbx.catalog.scaling import scale_durations
 from nbx.clock import Clock, SystemClock
 from nbx.demo.comparators import Compared, compare
 from nbx.demo.tally import Tally

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nbx.catalog.model import Catalog
-from nbx.catalog.plan import Rules
+from nbx.catalog.rules import Rules
 from nbx.demo.world import Response, Visit
 from nbx.experience.relationship import weighed
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from datetime import UTC
 
 from msgspec import structs
 
 from nbx.errors import Expired, Invalid, NbxError, TooLarge, Unknown
 from nbx.experience.causes import CAUSES
+from nbx.experience.consent import CONSENT, check_consent
 from nbx.experience.entries import Event
 from nbx.experience.lifecycle import AGENT_EVENTS, SLOT_EVENTS, OpenDecision
 from nbx.features.schema import checked_values
@@ -16,8 +18,11 @@ from nbx.ids import checked_id, decision_ref
 from nbx.limits import FUTURE_MS, MONEY, NAME_LENGTH, PAST_MS, TEXT_LENGTH
 
 
-def checked_event(event: Event, now_ms: int) -> tuple[Event, int]:
-    """Check what can be checked without the store; returns the event and when it happened."""
+def checked_event(event: Event, now_ms: int, channels: Collection[str]) -> tuple[Event, int]:
+    """Check what can be checked without the store; returns the event and when it happened.
+
+    `channels` are those of the placements in force.
+    """
     checked_id(event.event_id, "event_id")
     if not event.type or len(event.type) > NAME_LENGTH or not event.type.isprintable():
         raise Invalid(f"type must be a name of 1 to {NAME_LENGTH} printable characters", field="type")
@@ -38,6 +43,8 @@ def checked_event(event: Event, now_ms: int) -> tuple[Event, int]:
             field="by",
             code="agent_cannot_answer",
         )
+    if event.type == CONSENT:
+        check_consent(event, channels)
     if event.cause and event.cause not in CAUSES:
         raise Invalid(f"cause is {event.cause!r}; it must be one of {', '.join(CAUSES)}", field="cause")
     if len(event.reason) > TEXT_LENGTH:
@@ -72,8 +79,9 @@ def _at_ms(event: Event, now_ms: int) -> int:
             field="at",
             code="event_from_future",
         )
-    if at < now_ms - PAST_MS:
-        raise Invalid(f"at is more than {PAST_MS // 86_400_000} days ago", field="at", code="event_too_old")
+    past_ms = now_ms if event.type == CONSENT else PAST_MS  # consent holds until something else is said
+    if at < now_ms - past_ms:
+        raise Invalid(f"at is more than {past_ms // 86_400_000} days ago", field="at", code="event_too_old")
     return min(at, now_ms)
 
 

@@ -12,6 +12,7 @@ from msgspec import Struct, field, msgpack
 
 from nbx.catalog.model import OutcomeName
 from nbx.features.schema import Value
+from nbx.features.state import Handover
 
 FACTORS = ("mean", "sd", "value", "context_weight", "lever", "experience", "probability", "utility")
 """Columns of `DecisionEntry.factors`: posterior mean and sd of the response's log-odds, money, weight, weight, expected
@@ -161,11 +162,13 @@ class PolicyRecord(Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class SharedLimit(Struct, frozen=True, array_like=True):
-    """Candidates of which at most `allowance` may be shown together: what a group's limits leave for this slate."""
+    """Candidates of which at most `allowance` may be shown together: what limits and budgets leave for this slate."""
 
     members: tuple[int, ...]
     """Indices into the candidates."""
     allowance: int
+    exempt: tuple[int, ...] = ()
+    """Those of the members that use the allowance up and are not held back by it."""
 
 
 class Spent(Struct, frozen=True, array_like=True):
@@ -306,7 +309,54 @@ class EraseEntry(Struct, frozen=True, kw_only=True, array_like=True, tag="erase"
     """In the order in which the slots first taught something."""
 
 
-Entry = DecisionEntry | EventEntry | TimerEntry | ProfileEntry | EraseEntry
+class AliasEntry(Struct, frozen=True, kw_only=True, array_like=True, tag="alias"):
+    """An id is about to be merged into this customer, who has to stay canonical for it; or that came to nothing."""
+
+    customer_id: str
+    """The canonical one."""
+    at_ms: int
+    release: int
+    alias: str
+    by: str
+    """Who asked: name and id of the API key."""
+    withdrawn: bool = False
+
+
+class MovedEntry(Struct, frozen=True, kw_only=True, array_like=True, tag="moved"):
+    """A customer turned out to be another one: its state is handed over; or that one in turn to be a third."""
+
+    customer_id: str
+    """The alias."""
+    at_ms: int
+    release: int
+    into: str
+
+
+class AbsorbEntry(Struct, frozen=True, kw_only=True, array_like=True, tag="absorb"):
+    """A canonical customer takes in what an alias hands over."""
+
+    customer_id: str
+    at_ms: int
+    release: int
+    alias: str
+    handed: Handover
+    holdout: str = ""
+    """`silent` or `random` when a state is taken in and one of the two was held out: so are both from now on."""
+
+
+class DeliveredEntry(Struct, frozen=True, kw_only=True, array_like=True, tag="delivered"):
+    """What an alias handed over, up to a sequence, has been taken in."""
+
+    customer_id: str
+    """The alias."""
+    at_ms: int
+    release: int
+    sequence: int
+
+
+Merge = AliasEntry | MovedEntry | AbsorbEntry | DeliveredEntry
+"""What a merge is made of."""
+Entry = DecisionEntry | EventEntry | TimerEntry | ProfileEntry | EraseEntry | Merge
 AnyOutcome = Outcome | GoalOutcome
 """What teaches a model: `slot` and `revision` tell them apart within a decision."""
 

@@ -289,7 +289,7 @@ def _take(past: _Past, row: LogEntry, customer_id: str) -> None:
             past.requests[entry.decision_id] = entry.request.request_id
         case EventEntry() | TimerEntry():
             for outcome in outcomes_of(entry):
-                if outcome.x:
+                if outcome.x and outcome.learns:
                     taught = Taught(outcome.decision_id, outcome.slot, outcome.revision, row.entry_id)
                     past.taught[outcome.decision_id, outcome.slot] = taught
         case _:

@@ -7,30 +7,39 @@ rebuild and simulation all go through it; deleting every state and folding the l
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from nbx.catalog.model import OutcomeName
-from nbx.catalog.plan import Rules
-from nbx.experience import goals, lifecycle
+from nbx.catalog.model import Pause as PausePolicy
+from nbx.catalog.rules import Rules
+from nbx.experience import goals, identity, journeys, lifecycle
 from nbx.experience.causes import ROUTES, diagnose, response_of
+from nbx.experience.consent import CONSENT, fold_consent, still_learns
 from nbx.experience.entries import (
+    AbsorbEntry,
+    AliasEntry,
     DecisionEntry,
+    DeliveredEntry,
     Entry,
     EraseEntry,
     EventEntry,
     GoalOutcome,
+    MovedEntry,
     Outcome,
     ProfileEntry,
     TimerEntry,
 )
-from nbx.experience.lifecycle import SLOT_EVENTS, OpenDecision, OpenSlot
+from nbx.experience.lifecycle import SLOT_EVENTS, OpenDecision, OpenSlot, encode_open
 from nbx.experience.relationship import IGNORED_WINDOW_S, charge, weighed
 from nbx.features.aggregates import fold_event
-from nbx.features.state import CustomerState, Pause, ProfileValue, Reservation
+from nbx.features.state import CustomerState, Pause, ProfileValue, Reservation, Unanswered
 from nbx.features.store import Timer
-from nbx.limits import CONTACTS
+from nbx.limits import CONTACTS, PAUSES
 
 
 class Folded(NamedTuple):
@@ -54,6 +63,7 @@ def fold(
     entry: Entry,
     rules: Rules,
     others: Mapping[str, OpenDecision | None] = MappingProxyType({}),
+    canonical: CustomerState | None = None,
 ) -> Folded:
     """Fold one log entry into a customer's state.
 
@@ -69,8 +79,13 @@ def fold(
         Of the entry's release.
     others
         Decisions by id, handed over, among them those whose goal the entry may reach (`goals.awaited`).
+    canonical
+        Where `state` is an alias's, the canonical customer's as far as it is known, handed over: outcomes follow its
+        consent and pauses. It is not what is stored: it will hear of the entry by itself.
     """
     _expire(state, entry.at_ms)
+    if state.merged_into and isinstance(entry, DecisionEntry | EventEntry | TimerEntry):
+        return _passed_on(state, decision, entry, rules, others, canonical or CustomerState())
     match entry:
         case DecisionEntry():
             return _decided(state, entry, rules)
@@ -86,12 +101,19 @@ def fold(
             for name in never_met.__struct_fields__:
                 setattr(state, name, getattr(never_met, name))
             return _NOTHING
+        case AliasEntry() | MovedEntry() | AbsorbEntry() | DeliveredEntry():
+            if (happened := identity.fold_merge(state, entry, rules)) is not None:
+                fold(state, happened.decision, happened.entry, rules)
+            return _NOTHING
         case TimerEntry():
             return _NOTHING if decision is None else _timer(state, decision, entry, rules)
         case EventEntry():
             _feed_aggregates(state, entry, rules)
+            journeys.feed(state, entry.event.type, entry.at_ms, rules)
+            if entry.event.type == CONSENT:
+                fold_consent(state, entry.event, entry.at_ms)
             if entry.event.type not in SLOT_EVENTS:
-                reached = goals.reach(state, entry, others)
+                reached = goals.reach(state, entry, others, rules.consent)
                 over = tuple(goals.goal_timer(each.decision_id) for each in reached)
                 return Folded(None, (), (), over, reached) if reached else _NOTHING
             if decision is None:
@@ -103,9 +125,26 @@ def _expire(state: CustomerState, now_ms: int) -> None:
     """Drop what has run out; only sizes change by it, never an answer."""
     for key in [key for key, reserved in state.reserved.items() if reserved.until_ms <= now_ms]:
         del state.reserved[key]
-    for action in [action for action, pause in state.pauses.items() if pause.until_ms <= now_ms]:
-        del state.pauses[action]
+    for scope in [scope for scope, pause in state.pauses.items() if pause.until_ms <= now_ms]:
+        del state.pauses[scope]
     goals.expire(state, now_ms)
+
+
+def _passed_on(
+    state: CustomerState,
+    decision: OpenDecision | None,
+    entry: DecisionEntry | EventEntry | TimerEntry,
+    rules: Rules,
+    others: Mapping[str, OpenDecision | None],
+    canonical: CustomerState,
+) -> Folded:
+    """Fold what happened under an alias: the decision lives on here with its goal, the customer elsewhere."""
+    before = encode_open(decision) if decision is not None else b""
+    state.goals, canonical.goals = canonical.goals, state.goals
+    folded = fold(canonical, decision, entry, rules, others)
+    state.goals, canonical.goals = canonical.goals, state.goals
+    identity.hand_over(state, entry, before)
+    return folded
 
 
 def _decided(state: CustomerState, entry: DecisionEntry, rules: Rules) -> Folded:
@@ -118,6 +157,8 @@ def _decided(state: CustomerState, entry: DecisionEntry, rules: Rules) -> Folded
         x=entry.x,
         slots=slots,
         goal=goals.open_goal(state, entry, rules.remember_ms),
+        learns=entry.learns,
+        channel=entry.channel,
     )
     arm: list[Timer] = []
     if decision.goal is not None:
@@ -127,10 +168,10 @@ def _decided(state: CustomerState, entry: DecisionEntry, rules: Rules) -> Folded
             continue
         key = f"{entry.decision_id}/{number}"
         if slot.seen_at_ms:
-            _expose(state, slot, key, entry.at_ms, rules)
-        elif (policy := rules.actions.get(slot.action)) is not None and policy.keep_s:
+            _expose(state, slot, decision.channel, key, entry.at_ms, rules)
+        elif rules.reserves(slot.action, decision.channel):
             until_ms = entry.at_ms + slot.delivery_ms + slot.attention_ms
-            state.reserved[key] = Reservation(slot.action, until_ms)
+            state.reserved[key] = Reservation(slot.action, until_ms, decision.channel)
         arm += lifecycle.timers(entry.decision_id, number, slot, entry.at_ms)[0]
     return Folded(decision, (), tuple(arm), ())
 
@@ -140,32 +181,33 @@ def _event(state: CustomerState, decision: OpenDecision, entry: EventEntry, rule
     slot = decision.slots[event.slot]
     key = f"{event.decision_id}/{event.slot}"
     if not slot.action:  # silence has no life, but a goal may hang on it
-        return Folded(decision, (), (), *_withdrawn(state, decision, entry))
+        return Folded(decision, (), (), *_withdrawn(state, decision, entry, rules))
     change = lifecycle.apply_event(slot, event.type, event.cause, event.reason, entry.at_ms, event.value)
     if change.exposed:
-        _expose(state, slot, key, entry.at_ms, rules)
+        _expose(state, slot, decision.channel, key, entry.at_ms, rules)
     if change.hidden_at_ms:
-        _hide(state, slot, change.hidden_at_ms)
+        _hide(state, slot, decision.channel, change.hidden_at_ms)
     outcomes = (_settled(state, decision, key, entry, rules),) if change.settled else ()
     arm, cancel = lifecycle.timers(event.decision_id, event.slot, slot, decision.at_ms)
-    over, taken_back = _withdrawn(state, decision, entry)
+    over, taken_back = _withdrawn(state, decision, entry, rules)
     return Folded(decision, outcomes, tuple(arm), (*cancel, *over), taken_back)
 
 
 def _withdrawn(
-    state: CustomerState, decision: OpenDecision, entry: EventEntry
+    state: CustomerState, decision: OpenDecision, entry: EventEntry, rules: Rules
 ) -> tuple[tuple[str, ...], tuple[GoalOutcome, ...]]:
     """Take the decision's goal back when its slot was skipped for a technical reason: timers to cancel, outcomes."""
     event = entry.event
     technical = event.type == "skipped" and event.cause == "execution"
     if decision.goal is None or decision.goal.slot != event.slot or not technical:
         return (), ()
-    return (goals.goal_timer(event.decision_id),), goals.withdraw(state, decision, entry)
+    return (goals.goal_timer(event.decision_id),), goals.withdraw(state, decision, entry, rules.consent)
 
 
 def _timer(state: CustomerState, decision: OpenDecision, entry: TimerEntry, rules: Rules) -> Folded:
     if entry.kind == "goal":
-        return Folded(decision, (), (), (goals.goal_timer(entry.decision_id),), goals.miss(decision, entry))
+        missed = goals.miss(state, decision, entry, rules.consent)
+        return Folded(decision, (), (), (goals.goal_timer(entry.decision_id),), missed)
     slot = decision.slots[entry.slot]
     key = f"{entry.decision_id}/{entry.slot}"
     changed = lifecycle.apply_timer(slot, entry.kind, entry.at_ms)
@@ -175,22 +217,22 @@ def _timer(state: CustomerState, decision: OpenDecision, entry: TimerEntry, rule
     return Folded(decision, outcomes, tuple(t for t in arm if t.member != fired), (*cancel, fired))
 
 
-def _expose(state: CustomerState, slot: OpenSlot, key: str, at_ms: int, rules: Rules) -> None:
+def _expose(state: CustomerState, slot: OpenSlot, channel: str, key: str, at_ms: int, rules: Rules) -> None:
     """Count a proved exposure, and free its reservation."""
     state.reserved.pop(key, None)
     state.last_prompt_ms = max(state.last_prompt_ms, at_ms)
-    policy = rules.actions.get(slot.action)
-    if policy is None or not policy.keep_s:
-        return
-    times = sorted([*state.exposures.get(slot.action, ()), at_ms // 1000])
-    state.exposures[slot.action] = [at_s for at_s in times if at_s > times[-1] - policy.keep_s][-CONTACTS:]
+    for counted, name in ((state.exposures, slot.action), (state.touches, channel)):
+        times = counted.get(name, [])
+        insort(times, at_ms // 1000)
+        since_s = times[-1] - rules.keep_s
+        counted[name] = [at_s for at_s in times if at_s > since_s][-CONTACTS:]
 
 
-def _hide(state: CustomerState, slot: OpenSlot, at_ms: int) -> None:
+def _hide(state: CustomerState, slot: OpenSlot, channel: str, at_ms: int) -> None:
     """Take back an exposure that was assumed."""
-    times = state.exposures.get(slot.action, [])
-    if at_ms // 1000 in times:
-        times.remove(at_ms // 1000)
+    for times in (state.exposures.get(slot.action, []), state.touches.get(channel, [])):
+        if at_ms // 1000 in times:
+            times.remove(at_ms // 1000)
 
 
 def _settled(
@@ -203,7 +245,7 @@ def _settled(
     diagnosis = diagnose(slot.outcome, cause=slot.cause, reason=slot.reason, seen=bool(slot.seen_at_ms))
     points = rules.points[slot.outcome]
     previous = _recharge(state, slot, weighed(points, rules.experience), rules)
-    _repause(state, slot, key, rules)
+    pauses = _repause(state, slot, decision.channel, key, rules)
     state.reserved.pop(key, None)
     slot.revision += 1
     previous_cause, previous_seen = slot.told_cause, slot.told_seen
@@ -235,6 +277,8 @@ def _settled(
         seen_reported=slot.seen_reported,
         previous_cause=previous_cause,
         previous_seen_reported=previous_seen,
+        learns=still_learns(state, decision, rules.consent),
+        pauses=pauses,
     )
 
 
@@ -256,19 +300,55 @@ def _recharge(state: CustomerState, slot: OpenSlot, points: float, rules: Rules)
     return previous
 
 
-def _repause(state: CustomerState, slot: OpenSlot, key: str, rules: Rules) -> None:
-    """Replace the pause this slot's outcome called for."""
-    pause = state.pauses.get(slot.action)
-    if pause is not None and pause.source == key:
-        del state.pauses[slot.action]
-        pause = None
-    policy = rules.actions.get(slot.action)
-    if policy is None or slot.outcome not in ("declined", "dismissed", "ignored"):
-        return
-    length_ms = getattr(policy.pause, f"{slot.outcome}_ms")
-    until_ms = slot.outcome_at_ms + length_ms
-    if length_ms and (pause is None or until_ms > pause.until_ms):
-        state.pauses[slot.action] = Pause(until_ms, slot.outcome, key)
+def _repause(state: CustomerState, slot: OpenSlot, channel: str, key: str, rules: Rules) -> dict[str, int]:
+    """Replace the pauses this slot's outcome called for; returns scope → end of those it now calls for."""
+    found = {}
+    for scope, policy in rules.pauses_of(slot.action, channel):
+        until_ms = 0
+        if slot.outcome in ("declined", "dismissed", "ignored") and not (
+            slot.outcome == "ignored" and policy.ignored_count > 1
+        ):
+            length_ms: int = getattr(policy, f"{slot.outcome}_ms")
+            until_ms = slot.outcome_at_ms + length_ms if length_ms else 0
+        _pause(state, scope, Pause(until_ms, slot.outcome or "", key))
+        if policy.ignored_count > 1 and (together_ms := _unanswered(state, scope, slot, key, policy)):
+            until_ms = together_ms
+        if until_ms:
+            found[scope] = until_ms
+    return found
+
+
+def _pause(state: CustomerState, scope: str, pause: Pause) -> None:
+    """Put a pause in place of the one of the same source; one without an end only takes that away."""
+    held = state.pauses.pop(scope, None)
+    kept = [] if held is None else [replace(held, shorter=[]), *held.shorter]
+    kept = [each for each in kept if each.source != pause.source]
+    kept += [pause] if pause.until_ms else []
+    kept.sort(key=lambda each: (-each.until_ms, each.source))
+    if kept:
+        state.pauses[scope] = replace(kept[0], shorter=kept[1:PAUSES])
+
+
+def _unanswered(state: CustomerState, scope: str, slot: OpenSlot, key: str, policy: PausePolicy) -> int:
+    """Keep count of ignored prompts and the pause that several call for; returns its end if this one is of them, or 0."""
+    before = state.unanswered.pop(scope, [])
+    ignored = [each for each in before if each.source != key]
+    if slot.outcome == "ignored":
+        insort(ignored, Unanswered(key, slot.outcome_at_ms), key=lambda each: (each.at_ms, each.source))
+    if ignored:
+        since_ms = ignored[-1].at_ms - 2 * policy.ignored_within_ms
+        ignored = [each for each in ignored if each.at_ms >= since_ms][-CONTACTS:]
+        state.unanswered[scope] = ignored
+    last = policy.ignored_count - 1
+    together = [
+        (first, final)
+        for first, final in zip(ignored, ignored[last:], strict=False)
+        if final.at_ms - first.at_ms <= policy.ignored_within_ms
+    ]
+    until_ms = together[-1][1].at_ms + policy.ignored_ms if together and policy.ignored_ms else 0
+    _pause(state, scope, Pause(until_ms, "ignored", "unanswered"))
+    called = bool(until_ms) and slot.outcome == "ignored" and together[-1][0].at_ms <= slot.outcome_at_ms
+    return until_ms if called else 0
 
 
 def _feed_aggregates(state: CustomerState, entry: EventEntry, rules: Rules) -> None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from nbx.experience.consent import still_learns
 from nbx.experience.entries import DecisionEntry, Event, EventEntry, GoalOutcome, TimerEntry
 from nbx.features.state import CustomerState, GoalWatch
 from nbx.limits import GOALS
@@ -28,6 +29,7 @@ from nbx.limits import GOALS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from nbx.catalog.model import ConsentPolicy
     from nbx.experience.lifecycle import OpenDecision
 
 
@@ -88,7 +90,7 @@ def awaited(state: CustomerState, event: Event, at_ms: int, received_ms: int) ->
 
 
 def reach(
-    state: CustomerState, entry: EventEntry, decisions: Mapping[str, OpenDecision | None]
+    state: CustomerState, entry: EventEntry, decisions: Mapping[str, OpenDecision | None], consent: ConsentPolicy
 ) -> tuple[GoalOutcome, ...]:
     """Let an event reach every goal that waits for it; `state` and `decisions` are changed in place.
 
@@ -97,21 +99,27 @@ def reach(
     reached = []
     for decision_id in awaited(state, entry.event, entry.at_ms, entry.received_ms):
         decision = decisions.get(decision_id)
-        if decision is not None and decision.goal is not None and decision.at_ms <= entry.at_ms:
+        if decision is None or decision.customer_id != entry.customer_id:  # an alias's are reached under the alias
+            continue
+        if decision.goal is not None and decision.at_ms <= entry.at_ms:
             _forget(state, decision_id)
-            reached.append(_told(decision, decision_id, 1, entry.at_ms))
+            reached.append(_told(state, decision, decision_id, 1, entry.at_ms, consent))
     return tuple(reached)
 
 
-def miss(decision: OpenDecision, entry: TimerEntry) -> tuple[GoalOutcome, ...]:
+def miss(
+    state: CustomerState, decision: OpenDecision, entry: TimerEntry, consent: ConsentPolicy
+) -> tuple[GoalOutcome, ...]:
     """Let a goal's time run out; nothing happens when it was reached before."""
     goal = decision.goal
     if goal is None or goal.response is not None or goal.withdrawn:
         return ()
-    return (_told(decision, entry.decision_id, 0, entry.at_ms),)
+    return (_told(state, decision, entry.decision_id, 0, entry.at_ms, consent),)
 
 
-def withdraw(state: CustomerState, decision: OpenDecision, entry: EventEntry) -> tuple[GoalOutcome, ...]:
+def withdraw(
+    state: CustomerState, decision: OpenDecision, entry: EventEntry, consent: ConsentPolicy
+) -> tuple[GoalOutcome, ...]:
     """Take a goal back: its decision never got to the customer, for a technical reason."""
     goal = decision.goal
     if goal is None or goal.withdrawn:
@@ -120,14 +128,21 @@ def withdraw(state: CustomerState, decision: OpenDecision, entry: EventEntry) ->
     _forget(state, entry.event.decision_id)
     if goal.response is None:
         return ()
-    return (_told(decision, entry.event.decision_id, None, entry.at_ms),)
+    return (_told(state, decision, entry.event.decision_id, None, entry.at_ms, consent),)
 
 
 def _forget(state: CustomerState, decision_id: str) -> None:
     state.goals = [watch for watch in state.goals if watch.decision_id != decision_id]
 
 
-def _told(decision: OpenDecision, decision_id: str, response: int | None, at_ms: int) -> GoalOutcome:
+def _told(
+    state: CustomerState,
+    decision: OpenDecision,
+    decision_id: str,
+    response: int | None,
+    at_ms: int,
+    consent: ConsentPolicy,
+) -> GoalOutcome:
     goal = decision.goal
     assert goal is not None
     goal.response = response
@@ -142,4 +157,5 @@ def _told(decision: OpenDecision, decision_id: str, response: int | None, at_ms:
         release=decision.release,
         at_ms=at_ms,
         x=decision.x,
+        learns=still_learns(state, decision, consent),
     )

@@ -65,10 +65,39 @@ def aggregate_value(aggregate: Aggregate, cells: list[Value] | None, now_ms: int
     return float(sum(_number(cells[i + 1]) for i in range(0, len(cells), 2) if _number(cells[i]) > oldest))
 
 
+def merge_cells(aggregate: Aggregate, mine: list[Value], theirs: list[Value]) -> list[Value]:
+    """Return the cells of all the events that led to either; both must hold some.
+
+    Examples
+    --------
+    >>> visits = Aggregate(event="visit", kind="count", window_ms=24_000)
+    >>> merge_cells(visits, [5, 2.0], [5, 1.0, 6, 1.0])
+    [5, 3.0, 6, 1.0]
+    """
+    if aggregate.kind == "time_since":
+        return [max(_number(mine[0]), _number(theirs[0]))]
+    if aggregate.kind == "last":
+        return max(mine, theirs, key=lambda cells: (_number(cells[1]), str(cells[0])))
+    if aggregate.kind == "decayed_mean":
+        older, newer = sorted((mine, theirs), key=lambda cells: _number(cells[2]))
+        decay = 2.0 ** ((_number(older[2]) - _number(newer[2])) / aggregate.half_life_ms)
+        return [*(_number(newer[i]) + _number(older[i]) * decay for i in (0, 1)), newer[2]]
+    amounts: dict[int, float] = {}
+    for cells in (mine, theirs):
+        for i in range(0, len(cells), 2):
+            bucket = int(_number(cells[i]))
+            amounts[bucket] = amounts.get(bucket, 0.0) + _number(cells[i + 1])
+    return _window_cells(amounts)
+
+
 def _fold_window(cells: list[Value], amount: float, at_ms: int, window_ms: int) -> list[Value]:
     bucket = at_ms * BUCKETS // window_ms
     amounts = {int(_number(cells[i])): _number(cells[i + 1]) for i in range(0, len(cells), 2)}
     amounts[bucket] = amounts.get(bucket, 0.0) + amount
+    return _window_cells(amounts)
+
+
+def _window_cells(amounts: Mapping[int, float]) -> list[Value]:
     oldest = max(amounts) - BUCKETS
     return [cell for number in sorted(amounts) if number > oldest for cell in (number, amounts[number])]
 

@@ -47,6 +47,10 @@ class PartitionKeys(NamedTuple):
         """Receipt of an erasure."""
         return f"{self.prefix}x:{erasure_id}"
 
+    def spending(self, lease: str) -> str:
+        """What the partition's decisions took from a lease of a budget; `c` before the number: it is closed."""
+        return f"{self.prefix}b:{lease}"
+
 
 @lru_cache(maxsize=1024)
 def partition_keys(partition: int) -> PartitionKeys:
@@ -59,6 +63,12 @@ PARTITIONS = "nbx:meta:partitions"
 """Number of partitions, fixed at first start."""
 CATALOG_CURRENT = "nbx:catalog:current"
 """Number of the release in force."""
+CATALOG_HISTORY = "nbx:catalog:history"
+"""Hash: number of a release → what history tells of it."""
+CATALOG_DRAFTS = "nbx:catalog:drafts"
+"""Sorted set: ids of drafts by when they were made, epoch milliseconds."""
+ADMIN_LOG = "nbx:admin:log"
+"""Stream: who changed what; never trimmed."""
 MODEL_VERSION = "nbx:model:version"
 """Version of the published snapshot: small, so that workers may poll it."""
 MODEL_SNAPSHOT = "nbx:model:snapshot"
@@ -78,3 +88,18 @@ LEASE_KEEPER = "nbx:lease:keeper"
 def release_key(number: int) -> str:
     """Key of a release: JSON, written once and never changed."""
     return f"nbx:catalog:release:{number}"
+
+
+def release_text_key(number: int) -> str:
+    """Key of a release's text as it was written."""
+    return f"nbx:catalog:text:{number}"
+
+
+def draft_key(draft_id: str) -> str:
+    """Key of a draft; its text is apart."""
+    return f"nbx:catalog:draft:{draft_id}"
+
+
+def draft_text_key(draft_id: str) -> str:
+    """Key of a draft's text."""
+    return f"nbx:catalog:draft_text:{draft_id}"

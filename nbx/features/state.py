@@ -30,6 +30,9 @@ class Pause(Struct, array_like=True):
     until_ms: int
     outcome: str
     source: str
+    """`unanswered`: several ignored prompts together, those in `CustomerState.unanswered`."""
+    shorter: list[Pause] = field(default_factory=list)
+    """Other pauses of the scope, which hold should this one be withdrawn; longest first."""
 
 
 class Reservation(Struct, array_like=True):
@@ -64,6 +67,19 @@ class GoalWatch(Struct, array_like=True):
     """Last moment at which the event counts."""
     kept_until_ms: int
     """An event that arrives after that changes nothing any more."""
+
+
+class Handover(Struct, array_like=True):
+    """What an alias has yet to give to its canonical customer."""
+
+    sequence: int
+    """Grows from one to the next: epoch milliseconds, or one more than the last. Makes it happen once."""
+    state: bytes = b""
+    """The alias's state, packed, as it was merged; empty for what happened since, which is told by the other two."""
+    entry: bytes = b""
+    """Log entry, packed."""
+    decision: bytes = b""
+    """The open decision that it concerns, packed, as it was before; empty: none."""
 
 
 class CustomerState(Struct, array_like=True):
@@ -110,6 +126,12 @@ class CustomerState(Struct, array_like=True):
     """`silent` or `random` when it was fixed by a merge; empty: as the hash of the id says."""
     merged_into: str = ""
     """Customer who this one turned out to be; everything said of this one is meant for that one."""
+    aliases: dict[str, int] = field(default_factory=dict)
+    """Ids merged into this one → sequence of the last handover taken in; below 0: being merged since −epoch ms."""
+    outbox: list[Handover] = field(default_factory=list)
+    """Of an alias: what its canonical customer has not taken in yet, oldest first."""
+    handed_over: int = 0
+    """Of an alias: sequence of its last handover."""
 
 
 _DECODER = msgpack.Decoder(CustomerState)

@@ -55,6 +55,17 @@ class Timer(NamedTuple):
     due_ms: int
 
 
+class Spend(NamedTuple):
+    """What the commit takes from a budget."""
+
+    key: str
+    """Counter of the lease in the commit's partition (`PartitionKeys.spending`)."""
+    amount: int
+    """> 0."""
+    until_ms: int
+    """Epoch milliseconds, the store's clock, from which on the lease pays for nothing."""
+
+
 class Commit(Struct, frozen=True, kw_only=True):
     """All or nothing, on one partition."""
 
@@ -73,6 +84,8 @@ class Commit(Struct, frozen=True, kw_only=True):
     """Timer members to remove; done before `arm`."""
     drop: tuple[str, ...] = ()
     """Keys to delete, done after `puts`; one that does not exist is none the less gone."""
+    spends: tuple[Spend, ...] = ()
+    """Added to their counters, each key once."""
 
 
 class Verdict(Enum):
@@ -83,6 +96,8 @@ class Verdict(Enum):
     """The state's version is not the expected one: reload and try again."""
     EXISTS = "exists"
     """An `only_new` key was there: somebody did this already."""
+    CLOSED = "closed"
+    """A lease that it would spend from pays for nothing more: decide again without it."""
 
 
 class Committed(NamedTuple):

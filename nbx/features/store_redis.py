@@ -15,6 +15,7 @@ from hiredis import ReplyError
 
 from nbx.features.keys import PartitionKeys, partition_keys
 from nbx.features.store import VERSION_BYTES, Commit, Committed, LogEntry, Timer, Verdict
+from nbx.limits import BUDGET_KEPT_MS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +28,8 @@ SCAN_TIMEOUT_MS = 5_000
 _SCRIPT = files("nbx.features").joinpath("commit.lua").read_bytes()
 _SHA = sha1(_SCRIPT, usedforsecurity=False).hexdigest()
 _ONLY_NEW = (b"0", b"1")
-_DONE = Committed(Verdict.DONE)
-_STALE = Committed(Verdict.STALE)
+_ANSWERS = (Committed(Verdict.STALE), Committed(Verdict.DONE), Committed(Verdict.CLOSED))
+"""By the script's number."""
 
 _Argument = bytes | str | int
 
@@ -61,7 +62,7 @@ class RedisStore:
             No answer in time, or none at all: whether it was applied is unknown (unless the code says that the server
             refused: see `connection`).
         ValueError
-            `state` is empty or a put's `ttl_ms` is not positive: nothing was sent.
+            `state` is empty, or a put's `ttl_ms` or a spend's amount is not positive: nothing was sent.
         """
         arguments = self._arguments(commit)
         execute = self._connection.execute
@@ -77,7 +78,7 @@ class RedisStore:
             reply = await execute("EVAL", _SCRIPT, *arguments, timeout_ms=left_ms)
         if isinstance(reply, bytes):
             return Committed(Verdict.EXISTS, reply)
-        return _DONE if reply else _STALE
+        return _ANSWERS[reply]
 
     async def due(self, partition: int, now_ms: int, count: int) -> list[Timer]:
         """Up to `count` timers due at or before `now_ms`, earliest first, equal ones by member."""
@@ -123,10 +124,12 @@ class RedisStore:
             raise ValueError("a commit needs a state: an empty one could not be told from none")
         keys = self._keys(commit.partition)
         expected = commit.expected_version
-        puts, drop = commit.puts, commit.drop
-        arguments: list[_Argument] = [3 + len(puts) + len(drop), commit.customer_key, keys.log, keys.timers]
+        puts, drop, spends = commit.puts, commit.drop, commit.spends
+        count = 3 + len(puts) + len(drop) + len(spends)
+        arguments: list[_Argument] = [count, commit.customer_key, keys.log, keys.timers]
         arguments += [put.key for put in puts]
         arguments += drop
+        arguments += [spend.key for spend in spends]
         arguments += (
             expected.to_bytes(VERSION_BYTES, "big") if expected else b"",
             (expected + 1).to_bytes(VERSION_BYTES, "big") + commit.state,
@@ -134,6 +137,7 @@ class RedisStore:
             len(commit.cancel),
             len(commit.arm),
             len(drop),
+            len(spends),
         )
         arguments += commit.entries
         for put in puts:
@@ -143,4 +147,8 @@ class RedisStore:
         arguments += commit.cancel
         for timer in commit.arm:
             arguments += (timer.due_ms, timer.member)
+        for spend in spends:
+            if spend.amount <= 0:
+                raise ValueError(f"spend {spend.key}: amount is {spend.amount}, it must be positive")
+            arguments += (spend.amount, spend.until_ms, spend.until_ms + BUDGET_KEPT_MS)
         return arguments

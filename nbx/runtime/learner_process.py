@@ -7,7 +7,8 @@ steps again, with the same bounds, so it arrives at the same bits: nothing is lo
 version ever published can be rebuilt from the log.
 
 Sites are stored under `<slot>/<revision>` with their decision, so that doing a step again writes the same values and a
-correction finds the site of the revision it replaces. An erased customer's sites are subtracted where the log says so,
+correction finds the site of the revision it replaces. An outcome without the customer's consent is passed over: no byte
+of the model depends on it. An erased customer's sites are subtracted where the log says so,
 and outlive that for a while (`nbx.runtime.erasing`).
 
 Journal, snapshots and checkpoints are fenced: a script compares the lease first, so a learner that was overtaken while
@@ -188,7 +189,7 @@ class LogLearner:
         self.reached = {entry.partition: entry.entry_id for entry in entries}
         self.offsets |= self.reached
         self.step += 1
-        self.learned += sum(isinstance(lesson, AnyOutcome) for lesson in lessons)
+        self.learned += sum(isinstance(lesson, AnyOutcome) and lesson.learns for lesson in lessons)
         return len(entries)
 
     async def redo(self) -> int:
@@ -224,6 +225,9 @@ class LogLearner:
         for outcome in lessons:
             if isinstance(outcome, EraseEntry):
                 await self._forget(outcome, previous)
+                continue
+            if not outcome.learns:
+                self.weighing.pass_over(outcome)
                 continue
             key = f"{outcome.decision_id}/{outcome.slot}"
             before = previous.get((key, outcome.revision - 1))
@@ -265,7 +269,7 @@ class LogLearner:
         self._receipts[key] = encode_receipt(receipt)
 
     async def _previous_sites(self, outcomes: Iterable[AnyOutcome]) -> dict[tuple[str, int], LearnedSites]:
-        corrected = [o for o in outcomes if o.revision > 0]
+        corrected = [o for o in outcomes if o.revision > 0 and o.learns]
         found: list[bytes | None] = []
         for at in range(0, len(corrected), AT_ONCE):
             found += await asyncio.gather(

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 class Weighing:
     """Turns outcomes into observations, in log order.
 
+    Those without consent are not among them: nothing that is kept here may depend on them.
+
     Parameters
     ----------
     teaching
@@ -38,7 +40,7 @@ class Weighing:
         self._heard: set[str] = set(self.teaching.signals)
 
     def observation(self, outcome: AnyOutcome, previous: LearnedSites | None) -> Observation:
-        """Take in an outcome, every one and once; `previous` are the sites of the revision that it replaces."""
+        """Take in an outcome that may teach, each once; `previous` are the sites of the revision that it replaces."""
         if isinstance(outcome, GoalOutcome):  # it depends on no signal of the channel, and has no cause
             return observation_of(outcome)
         signal = self.teaching.signals.get(outcome.placement)
@@ -55,6 +57,10 @@ class Weighing:
         if signal.lost != was_lost:
             self._changed.append(signal.health(outcome.placement))
         return observation_of(outcome, weights)
+
+    def pass_over(self, outcome: AnyOutcome) -> None:
+        """Count an outcome that teaches nothing for want of the customer's consent."""
+        self._held[outcome.placement, "no_consent"] += 1
 
     def tell(self, *, again: bool = False) -> None:
         """Tell metrics and log what was weighed since the last call; `again`: it had been told before a kill."""

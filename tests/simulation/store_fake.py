@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from nbx.errors import Unavailable
 from nbx.features.keys import partition_keys
 from nbx.features.store import VERSION_BYTES, Commit, Committed, LogEntry, Timer, Verdict
+from nbx.limits import BUDGET_KEPT_MS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,6 +48,9 @@ class FakeStore:
         for put in commit.puts:
             if put.ttl_ms <= 0:
                 raise ValueError(f"put {put.key}: ttl_ms must be positive")
+        for spend in commit.spends:
+            if spend.amount <= 0:
+                raise ValueError(f"spend {spend.key}: amount must be positive")
         if self.failing_commits_before:
             self.failing_commits_before -= 1
             raise Unavailable("injected: commit, not applied", code="state_unavailable")
@@ -55,6 +59,12 @@ class FakeStore:
             self.failing_commits_after -= 1
             raise Unavailable("injected: commit, reply lost", code="state_timeout")
         return committed
+
+    def close_spending(self, key: str, until_ms: int) -> int:
+        """Close a lease's counter; what it counted."""
+        paid = (self._value(key) or b"0").removeprefix(b"c")
+        self._values[key] = (b"c" + paid, until_ms + BUDGET_KEPT_MS)
+        return int(paid)
 
     async def due(self, partition: int, now_ms: int, count: int) -> list[Timer]:
         timers = self._timers.get(partition_keys(partition).timers, {})
@@ -89,6 +99,9 @@ class FakeStore:
         expected = commit.expected_version.to_bytes(VERSION_BYTES, "big") if commit.expected_version else b""
         if (self._value(commit.customer_key) or b"")[:VERSION_BYTES] != expected:
             return Committed(Verdict.STALE)
+        for spend in commit.spends:
+            if self.clock.now_ms() >= spend.until_ms or (self._value(spend.key) or b"").startswith(b"c"):
+                return Committed(Verdict.CLOSED)
         version = (commit.expected_version + 1).to_bytes(VERSION_BYTES, "big")
         self._values[commit.customer_key] = (version + commit.state, float("inf"))
         log = self._logs.setdefault(keys.log, [])
@@ -102,6 +115,9 @@ class FakeStore:
         for member in commit.cancel:
             timers.pop(member, None)
         timers.update(commit.arm)
+        for spend in commit.spends:
+            paid = int(self._value(spend.key) or 0) + spend.amount
+            self._values[spend.key] = (b"%d" % paid, spend.until_ms + BUDGET_KEPT_MS)
         return Committed(Verdict.DONE)
 
     def _value(self, key: str) -> bytes | None:

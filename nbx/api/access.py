@@ -1,0 +1,52 @@
+"""Who may call a Litestar route: the guard that reads the scopes a handler asks for, and the key that came with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Request
+from litestar.connection import ASGIConnection
+from litestar.handlers.base import BaseRouteHandler
+
+from nbx.api.auth import KeyRecord, Scope
+from nbx.api.console_routes import trusted_browser
+from nbx.api.wiring import Services
+from nbx.errors import Forbidden
+
+READERS: tuple[Scope, ...] = ("catalog", "audit")
+"""Either of them opens what may be read of the catalog's history."""
+
+
+def scope_guard(services: Services) -> Any:
+    """Return a guard that checks the key for the scope in a handler's `opt`; of several, one is enough."""
+
+    def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+        wanted: Scope | tuple[Scope, ...] | None = handler.opt.get("scope")
+        if wanted is None:
+            return
+        scopes = (wanted,) if isinstance(wanted, str) else wanted
+        if "audit" in scopes and trusted_browser(connection, services):
+            return
+        header = connection.headers.get("authorization")
+        for scope in scopes:
+            try:
+                connection.scope["nbx_key"] = services.keys.check(header, scope)  # type: ignore[typeddict-unknown-key]
+            except Forbidden:
+                if scope == scopes[-1]:
+                    raise
+            else:
+                return
+
+    return guard
+
+
+def key_of(request: Request[Any, Any, Any]) -> KeyRecord:
+    """Return the API key a guarded request came with."""
+    key: KeyRecord = request.scope["nbx_key"]  # type: ignore[typeddict-item]
+    return key
+
+
+def caller(request: Request[Any, Any, Any]) -> str:
+    """Name and id of the API key a request came with."""
+    key = key_of(request)
+    return f"{key.name} ({key.id})"

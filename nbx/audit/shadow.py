@@ -1,0 +1,247 @@
+"""Shadow runs: what a draft of the catalog would have done with the latest decisions, beside the release in force.
+
+Both decide by `nbx.decision.choice.decide` on the same customers as they were (`nbx.audit.rebuilding`), with the same
+model, that which is served now, bound to each release, and with the same draws, as decision ids and salt are those on
+record. So a difference is the draft's doing, and the same question gets the same answer. Nothing is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from heapq import nlargest
+
+import msgspec
+from msgspec import Struct, structs
+
+from nbx.audit.judging import Awaited, Maturity
+from nbx.audit.reading import erased_by, outcomes_of, read_log
+from nbx.audit.rebuilding import Rebuilder, Rebuilt
+from nbx.audit.shadow_pricing import Pricing
+from nbx.audit.shadow_report import ShadowReport, Tally
+from nbx.bandits.snapshot import BoundModel, Snapshot, bind, decode_snapshot
+from nbx.catalog.plan import Plan
+from nbx.decision.choice import decide
+from nbx.decision.messages import DecideRequest
+from nbx.errors import Invalid, Unknown
+from nbx.experience.entries import DecisionEntry, Entry
+from nbx.features.keys import MODEL_SNAPSHOT
+from nbx.features.schema import checked_values
+from nbx.features.store import Store
+from nbx.limits import SHADOW_DECISIONS
+
+TIMEOUT_MS = 2_000.0
+LAST = 10_000
+"""Decisions replayed when nobody says."""
+_FIRST_LOOK_MS = 60_000
+_STEP = 64
+"""Entries worked off between two looks of the event loop: some milliseconds."""
+
+
+class ShadowQuestion(Struct, frozen=True, kw_only=True):
+    """What is asked of a shadow run."""
+
+    now_ms: int
+    last: int = LAST
+    """Latest live decisions to replay, 1 to `limits.SHADOW_DECISIONS`."""
+    placement: str = ""
+    """Empty: all."""
+    by: tuple[str, ...] = ()
+    """Features of the draft whose values are segments; empty: its one-hot profile features."""
+
+
+async def shadow(
+    store: Store,
+    partitions: int,
+    plan_of: Callable[[int], Awaitable[Plan]],
+    draft: Plan,
+    base: Plan,
+    question: ShadowQuestion,
+) -> ShadowReport:
+    """Replay the latest live decisions through a draft and through the release in force.
+
+    The log is read twice: from its end until there are enough decisions, then from its start for their customers. Work
+    is done in a thread, a few milliseconds at a time.
+
+    Parameters
+    ----------
+    store
+        Only read.
+    partitions
+        Of the store.
+    plan_of
+        Gives the plan of a release by number.
+    draft, base
+        What is asked about, and what it is compared with.
+    question
+        Which decisions, and by which segments.
+
+    Raises
+    ------
+    Invalid
+        `last` is out of range.
+    Unknown
+        A feature or placement that the draft does not have.
+    """
+    _check(question, draft)
+    (packed,) = await store.read([MODEL_SNAPSHOT], TIMEOUT_MS)
+    snapshot = decode_snapshot(packed) if packed is not None else None
+    wanted = await _latest(store, partitions, question)
+    plans: dict[int, Plan] = {}
+    run = _Run(wanted, draft, base, snapshot, plans, question)
+    async for entries in read_log(store, partitions, 0, question.now_ms):
+        mine = [entry for entry in entries if entry.customer_id in run.customers]
+        for number in {entry.release for entry in mine} - plans.keys():
+            plans[number] = await plan_of(number)
+        for at in range(0, len(mine), _STEP):
+            await asyncio.to_thread(run.take, mine[at : at + _STEP])
+    return await asyncio.to_thread(run.report)
+
+
+def _check(question: ShadowQuestion, draft: Plan) -> None:
+    if not 1 <= question.last <= SHADOW_DECISIONS:
+        raise Invalid(f"last is {question.last}; it must be 1 to {SHADOW_DECISIONS}", field="last")
+    if question.placement and question.placement not in draft.placements:
+        raise Unknown(
+            f"the draft has no placement {question.placement[:64]!r}; it has {', '.join(draft.placements)}",
+            field="placement",
+            code="placement_unknown",
+        )
+    declared = {feature.name for feature in draft.catalog.features}
+    for name in question.by:
+        if name not in declared:
+            raise Unknown(
+                f"the draft has no feature {name[:64]!r}; it has {', '.join(sorted(declared)) or 'none'}",
+                field="by",
+                code="feature_unknown",
+            )
+
+
+async def _latest(store: Store, partitions: int, question: ShadowQuestion) -> dict[str, str]:
+    """Find the decisions to replay: decision → customer. Looks ever further back until there are enough."""
+    heads = await asyncio.gather(*(store.log_range(p, "-", "+", 1) for p in range(partitions)))
+    began_ms = min((int(head[0].entry_id.partition("-")[0]) for head in heads if head), default=question.now_ms)
+    found: dict[str, tuple[int, str]] = {}
+    until_ms, look_ms = question.now_ms, _FIRST_LOOK_MS
+    while len(found) < question.last and until_ms > began_ms:
+        since_ms = max(until_ms - look_ms, began_ms, 0)
+        async for entries in read_log(store, partitions, since_ms, until_ms):
+            for entry in entries:
+                if isinstance(entry, DecisionEntry) and _replayed(entry, question):
+                    found[entry.decision_id] = entry.at_ms, entry.customer_id
+        until_ms, look_ms = since_ms, look_ms * 2
+    latest = nlargest(question.last, found.items(), key=lambda each: (each[1][0], each[0]))
+    return {decision_id: customer for decision_id, (_, customer) in latest}
+
+
+def _replayed(entry: DecisionEntry, question: ShadowQuestion) -> bool:
+    return not entry.degraded and question.placement in ("", entry.request.placement)
+
+
+class _Run:
+    """Takes the log of some customers in its order, and decides their decisions anew."""
+
+    def __init__(
+        self,
+        wanted: Mapping[str, str],
+        draft: Plan,
+        base: Plan,
+        snapshot: Snapshot | None,
+        plans: Mapping[int, Plan],
+        question: ShadowQuestion,
+    ) -> None:
+        self.customers = frozenset(wanted.values())
+        self._wanted = wanted
+        self._draft, self._base = draft, base
+        self._models = _bound(snapshot, draft), _bound(snapshot, base)
+        self._plans = plans
+        self._past = Rebuilder(self.customers, base, draft, plans.__getitem__)
+        self._pricing = Pricing(draft, base, *self._models)
+        self._maturity = Maturity(question.now_ms, young=False)
+        self._tally = Tally(draft, base, question.by)
+        self._snapshot = snapshot.version if snapshot is not None else 0
+        self._question = question
+
+    def take(self, entries: list[Entry]) -> None:
+        """Take in log entries."""
+        for entry in entries:
+            rebuilt = self._past.take(entry)
+            if rebuilt is not None and rebuilt.entry.decision_id in self._wanted:
+                self._maturity.note(rebuilt.entry)
+                self._replay(rebuilt)
+            self._past.fold(entry)
+            if customer := erased_by(entry):
+                self._tally.erase(customer)
+            for outcome in outcomes_of(entry):
+                self._tally.tell(outcome)
+
+    def _replay(self, rebuilt: Rebuilt) -> None:
+        entry = rebuilt.entry
+        name = entry.request.placement
+        if rebuilt.doubt:
+            self._tally.leave_out(rebuilt.doubt, entry.decision_id)
+            return
+        if name not in self._draft.placements or name not in self._base.placements:
+            self._tally.leave_out("placement", entry.decision_id)
+            return
+        purse = _purse(entry, self._plans[entry.release])
+        seen = rebuilt.state, self._past.seen_by_the_other(rebuilt)
+        before, after = (
+            decide(
+                plan,
+                model,
+                state,
+                _request(entry, plan),
+                entry.decision_id,
+                entry.at_ms,
+                salt=entry.policy.salt,
+                purse=purse,
+            )
+            for plan, model, state in zip((self._base, self._draft), self._models[::-1], seen, strict=True)
+        )
+        values = self._draft.resolver.resolve(seen[1], entry.request.context, entry.at_ms)
+        self._tally.add(entry, before, after, values, self._pricing.price(entry, before, after))
+
+    def report(self) -> ShadowReport:
+        """Sum up."""
+        return structs.replace(
+            self._tally.report(self._maturity),
+            release=self._base.release,
+            snapshot=self._snapshot,
+            asked=self._question.last,
+            placement=self._question.placement,
+        )
+
+
+def _bound(snapshot: Snapshot | None, plan: Plan) -> BoundModel:
+    return bind(snapshot, plan.layout.columns, plan.action_names, plan.action_groups)
+
+
+def _request(entry: DecisionEntry, plan: Plan) -> DecideRequest:
+    """Ask a release what was asked then, as far as it takes it: no more slots, no context of another type."""
+    asked = entry.request
+    context = {}
+    for name, value in asked.context.items():
+        try:
+            context |= checked_values({name: value}, plan.context_features, "context")
+        except Invalid:
+            continue
+    return DecideRequest(
+        customer_id=entry.customer_id,
+        placement=asked.placement,
+        slots=min(asked.slots, plan.placements[asked.placement].placement.slots),
+        context=context,
+        exclude=asked.exclude,
+    )
+
+
+def _purse(entry: DecisionEntry, own: Plan) -> dict[str, int]:
+    """Return what budgets had left, as far as the record tells: too little for the actions it removed for that."""
+    purse: dict[str, int] = {}
+    for removed in entry.removed:
+        if removed.reason == "budget_spent":
+            for budget in own.budgets:
+                if removed.action in budget.amounts and removed.detail.startswith(f"{budget.resource}:"):
+                    left = budget.amounts[removed.action] - 1
+                    purse[budget.resource] = min(purse.get(budget.resource, left), left)
+    return purse

@@ -1,0 +1,164 @@
+"""What folds need of a release: policies by name, and the scopes in which contacts are counted.
+
+A scope is what a rule of contact speaks of: an action (its name), `group:<name>`, `channel:<name>`, `class:<name>` or
+`overall`. The same words are the keys of pauses in a customer's state.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from nbx.catalog.model import (
+    DEFAULT_POINTS,
+    Action,
+    ActionClass,
+    Catalog,
+    ContactRule,
+    Group,
+    Limit,
+    OutcomeName,
+    Pause,
+)
+from nbx.features.schema import Aggregate
+from nbx.limits import EXPOSURES_MS
+
+OVERALL = "overall"
+_NO_RULE = ContactRule()
+
+
+def group_scope(name: str) -> str:
+    """Return the scope of a group."""
+    return f"group:{name}"
+
+
+def channel_scope(name: str) -> str:
+    """Return the scope of a channel."""
+    return f"channel:{name}"
+
+
+def class_scope(name: str) -> str:
+    """Return the scope of a class."""
+    return f"class:{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class ActionRules:
+    """Policies of one action, its group's defaults applied."""
+
+    group: str
+    action_class: ActionClass
+    limits: tuple[Limit, ...]
+    """The action's own."""
+    group_limits: tuple[Limit, ...]
+    counts_in: tuple[str, ...]
+    """Scopes in which its exposures count, but for the channel's."""
+    pauses: tuple[tuple[str, Pause], ...]
+    """(scope, what an outcome of the action pauses there), but for the channel's."""
+
+
+class Rules:
+    """What folds need of a release.
+
+    Attributes
+    ----------
+    release : int
+    experience : ExperiencePolicy
+    points : dict
+        Outcome → points, defaults filled in.
+    aggregates : dict
+        Event type → the aggregate features it feeds.
+    keep_s : int
+        How long exposures matter, seconds.
+    channels : frozenset
+        Of the placements.
+    steps : dict
+        Event type → (journey, step) that it enters.
+    turns : dict
+        Event type → (concern, 0: it opens it, 1: it resolves it).
+    """
+
+    def __init__(self, catalog: Catalog, release: int) -> None:
+        self.release = release
+        self.experience = catalog.experience
+        self.contact = catalog.contact
+        self.consent = catalog.consent
+        self.points: dict[OutcomeName, float] = DEFAULT_POINTS | catalog.experience.points
+        self.aggregates: dict[str, list[tuple[str, Aggregate]]] = defaultdict(list)
+        for feature in catalog.features:
+            if isinstance(feature.origin, Aggregate):
+                self.aggregates[feature.origin.event].append((feature.name, feature.origin))
+        self.placements = {placement.name: placement for placement in catalog.placements}
+        self.channels = frozenset(placement.channel for placement in catalog.placements)
+        self.journeys = {journey.name: journey for journey in catalog.journeys}
+        self.concerns = {concern.name: concern for concern in catalog.concerns}
+        self.steps: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        for journey in catalog.journeys:
+            for step in journey.steps:
+                self.steps[step.event].append((journey.name, step.name))
+        self.turns: dict[str, list[tuple[str, int]]] = defaultdict(list)
+        for concern in catalog.concerns:
+            for place, events in enumerate((concern.opens, concern.resolves)):
+                for event in events:
+                    self.turns[event].append((concern.name, place))
+        self.groups = {group.name: group for group in catalog.groups}
+        self.members: dict[str, tuple[str, ...]] = {
+            name: tuple(a.name for a in catalog.actions if a.group == name) for name in self.groups
+        }
+        self.actions = {
+            action.name: ActionRules(
+                action.group,
+                action.action_class,
+                action.limits,
+                self.groups[action.group].limits,
+                (action.name, group_scope(action.group), class_scope(action.action_class), OVERALL),
+                tuple(
+                    (scope, pause)
+                    for scope, pause in (
+                        (action.name, action.pause or self.groups[action.group].pause),
+                        (group_scope(action.group), self.groups[action.group].pause_group),
+                        (class_scope(action.action_class), self.class_rule(action.action_class).pause),
+                        (OVERALL, self.contact.overall.pause),
+                    )
+                    if pause is not None
+                ),
+            )
+            for action in catalog.actions
+        }
+        self.keep_s = -(-max(_windows_ms(catalog)) // 1000)
+        self.remember_ms = catalog.attribution_ms + catalog.correction_ms
+
+    def class_rule(self, action_class: ActionClass) -> ContactRule:
+        """Return the contact rule of a class; one without bounds when none is declared."""
+        return self.contact.classes.get(action_class, _NO_RULE)
+
+    def channel_rule(self, channel: str) -> ContactRule:
+        """Return the contact rule of a channel; one without bounds when none is declared."""
+        return self.contact.channels.get(channel, _NO_RULE)
+
+    def pauses_of(self, action: str, channel: str) -> list[tuple[str, Pause]]:
+        """Return (scope, policy) of everything that an outcome of an action on a channel may pause."""
+        known = self.actions.get(action)
+        found = [] if known is None else list(known.pauses)
+        rule = self.channel_rule(channel)
+        return found if rule.pause is None else [*found, (channel_scope(channel), rule.pause)]
+
+    def reserves(self, action: str, channel: str) -> bool:
+        """Tell whether an exposure of an action on a channel that may still come counts for any rule."""
+        known = self.actions.get(action)
+        if known is None:
+            return False
+        if known.limits or known.group_limits:
+            return True
+        scopes = (self.contact.overall, self.class_rule(known.action_class), self.channel_rule(channel))
+        return any(scope.limits or scope.gap_ms for scope in scopes)
+
+
+def _windows_ms(catalog: Catalog) -> list[int]:
+    """Return every time over which exposures are counted, and the least for which they are kept."""
+    contact = catalog.contact
+    rules = [contact.overall, *contact.channels.values(), *contact.classes.values()]
+    owners: tuple[Action | Group | ContactRule, ...] = (*catalog.actions, *catalog.groups, *rules)
+    limits = [limit for owner in owners for limit in owner.limits]
+    # a second more: exposures are kept in whole ones
+    return [EXPOSURES_MS, *(limit.per_ms + 1000 for limit in limits), *(rule.gap_ms + 1000 for rule in rules)]

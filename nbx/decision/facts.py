@@ -1,0 +1,77 @@
+"""What the rules of a decision are asked about: everything known of a customer and a request at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from nbx.catalog.plan import PlacementPlan, Plan
+from nbx.decision.messages import DecideRequest
+from nbx.decision.quiet_hours import zone_of
+from nbx.experience import journeys
+from nbx.experience.consent import may_contact, may_personalise
+from nbx.experience.holdout import assignment
+from nbx.experience.relationship import relationship_features
+from nbx.features.schema import Value
+from nbx.features.state import CustomerState
+
+_NOBODY = CustomerState()
+
+
+class Facts(NamedTuple):
+    """Facts about a customer and a request."""
+
+    state: CustomerState
+    """Read only."""
+    values: Mapping[str, Value]
+    """Every declared feature's value; personal ones at their default without consent to personalise."""
+    relationship: Mapping[str, float]
+    """The built-in features, likewise."""
+    journey: Mapping[str, Value]
+    """Journey → step."""
+    concern: Mapping[str, Value]
+    """Concern → whether it is open."""
+    balance: float
+    """Of the relationship, whatever the consent."""
+    personalised: bool
+    may_contact: bool
+    holdout: str
+    zone: str
+    """IANA time zone of the customer."""
+    now_ms: int
+
+
+def gather(
+    plan: Plan, placement: PlacementPlan, state: CustomerState, request: DecideRequest, now_ms: int, salt: str
+) -> Facts:
+    """Gather what is known, and leave out what the customer does not want to be used.
+
+    The request's customer is the canonical one; `salt` is the installation's, for the holdout.
+    """
+    rules, catalog = plan.rules, plan.catalog
+    relationship = relationship_features(state, now_ms, rules.experience)
+    balance = relationship["balance"]
+    values = plan.resolver.resolve(state, request.context, now_ms)
+    zone = catalog.time_zone
+    if catalog.time_zone_feature:
+        zone = zone_of(values[catalog.time_zone_feature], catalog.time_zone)
+    personalised = may_personalise(state, rules.consent)
+    known = state
+    if not personalised:
+        known = _NOBODY
+        values |= plan.impersonal
+        relationship = relationship_features(known, now_ms, rules.experience)
+    walks = journeys.values(known, rules, now_ms)
+    return Facts(
+        state=state,
+        values=values,
+        relationship=relationship,
+        journey=walks["journey"],
+        concern=walks["concern"],
+        balance=balance,
+        personalised=personalised,
+        may_contact=may_contact(state, rules.consent, placement.placement.channel),
+        holdout=assignment(request.customer_id, state, catalog.holdout, salt),
+        zone=zone,
+        now_ms=now_ms,
+    )
