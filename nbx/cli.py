@@ -9,7 +9,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -18,7 +18,6 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from rich.table import Table
 
-from nbx.catalog.model import Catalog
 from nbx.cli_catalog import catalog_app
 from nbx.cli_options import AsJson, Url, err, out
 from nbx.cli_options import client_of as _client
@@ -29,6 +28,9 @@ from nbx.clock import SystemClock
 from nbx.errors import NbxError, SetupError, Unavailable
 from nbx.settings import Settings
 
+if TYPE_CHECKING:
+    from nbx.decision.publishable import Checked
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -36,13 +38,13 @@ app = typer.Typer(
     help="Real-time next-best-experience decisioning.",
 )
 decisions_app = typer.Typer(no_args_is_help=True, help="Look into decisions.")
-customer_app = typer.Typer(no_args_is_help=True, help="Look at a customer, or erase one.")
+customer_app = typer.Typer(no_args_is_help=True, help="Look at a customer, merge two, or erase one.")
 keys_app = typer.Typer(no_args_is_help=True, help="API keys (works on Redis directly).")
 app.add_typer(catalog_app, name="catalog")
 app.add_typer(decisions_app, name="decisions")
 app.add_typer(customer_app, name="customer")
 app.add_typer(keys_app, name="keys")
-log_app = typer.Typer(no_args_is_help=True, help="The log (works on Redis directly).")
+log_app = typer.Typer(no_args_is_help=True, help="The log of what happened, and of who changed what.")
 report_app = typer.Typer(no_args_is_help=True, help="What the log says.")
 app.add_typer(log_app, name="log")
 app.add_typer(report_app, name="report")
@@ -74,7 +76,8 @@ def _told(error: NbxError) -> str:
     lines = [f"{error.code}: {place}{error.message}"]
     for fault in faults:
         at = f"{fault['line']}:{fault.get('column', 0)} " if fault.get("line") else ""
-        lines.append(f"  {at}{fault.get('field', '')}: {fault['detail']}")
+        where = f"{at}{fault.get('field', '')}".strip()
+        lines.append(f"  {where}: {fault['detail']}" if where else f"  {fault['detail']}")
     return "\n".join(lines)
 
 
@@ -89,27 +92,30 @@ def up(
     from nbx.runtime.up import up as run_up
 
     settings = _settings()
-    draft = None if catalog is None else _parsed(catalog)
+    draft = None if catalog is None else _publishable(catalog)
     code = asyncio.run(run_up(settings, on_ready=lambda: _first_start(settings, draft)))
     raise typer.Exit(code)
 
 
-async def _first_start(settings: Settings, draft: Catalog | None) -> None:
+async def _first_start(settings: Settings, draft: Checked | None) -> None:
     """Make the first API key and publish the given catalog, where there are none; say where everything is."""
     from nbx.api.auth import create_key, list_keys
-    from nbx.catalog.releases import current_number, publish
+    from nbx.catalog.releases import Source, current_number, publish
     from nbx.client import KEY_FILE, store_key
 
     clock = SystemClock()
     redis = Redis.from_url(settings.effective_redis_url)
     try:
         if settings.auth == "keys" and not await list_keys(redis):
-            key, _ = await create_key(redis, "first", ["admin"], clock.now_ms())
+            key, _ = await create_key(redis, "first", ["admin"], clock.now_ms(), by="nbx up")
             path = store_key(settings, key)
             err.print(f"API key (shown once; the command line finds it in {path}): {key}", markup=False)
         release = await current_number(redis)
         if draft is not None and release == 0:
-            published = await publish(redis, draft, author="nbx up", note="first start", at_ms=clock.now_ms())
+            source = Source(text=draft.text)
+            published = await publish(
+                redis, draft.catalog, author="nbx up", note="first start", at_ms=clock.now_ms(), source=source
+            )
             release = published.number
     finally:
         await redis.aclose()
@@ -214,10 +220,10 @@ def backtest(
         out.print(result.table())
 
 
-def _parsed(file: Path) -> Catalog:
-    from nbx.catalog.parse import parse_catalog
+def _publishable(file: Path) -> Checked:
+    from nbx.decision.publishable import check_text
 
-    return parse_catalog(_read_text(file), source=str(file))
+    return check_text(_read_text(file), str(file)).publishable()
 
 
 # Data plane
@@ -350,6 +356,22 @@ def customer_consent(
     _record({"type": "consent", "customer_id": customer_id, "by": by, "properties": said}, "", url)
 
 
+@customer_app.command("merge")
+def customer_merge(
+    customer_id: str,
+    alias: Annotated[str, typer.Argument(help="Cookie, device or other id that turned out to be the customer's.")],
+    as_json: AsJson = False,
+    url: Url = "",
+) -> None:
+    """Merge another id into a customer: what either is known for, both are from the next decision on. For good."""
+    path = f"/v1/customers/{quote(customer_id, safe='')}/aliases"
+    merged = _client(url).call("POST", path, json={"alias": alias})
+    if as_json:
+        _show(merged)
+    else:
+        out.print(f"{merged['alias']} is customer {merged['customer_id']}", markup=False)
+
+
 @customer_app.command("erase")
 def customer_erase(
     customer_id: str,
@@ -384,6 +406,8 @@ def _receipt(receipt: dict[str, Any], as_json: bool) -> None:
     ]
     for line in lines:
         out.print(line.format(**receipt), markup=False)
+    for alias, erasure_id in receipt["aliases"].items():
+        out.print(f"also erased: {alias}, erasure {erasure_id}", markup=False)
     for left in receipt["remains"]:
         out.print(f"remains: {left}", markup=False)
 
@@ -416,8 +440,16 @@ def report_policy(
     from nbx.audit.policy_report import PolicyReport
     from nbx.audit.tables import show_policy
 
-    asked = {"release": release, "since": since, "until": until, "placement": placement, "clip": clip, "young": young}
-    report = _client(url, REPORT_S).call("GET", "/v1/reports/policy", **asked)
+    report = _client(url, REPORT_S).call(
+        "GET",
+        "/v1/reports/policy",
+        release=release,
+        since=since,
+        until=until,
+        placement=placement,
+        clip=clip,
+        young=young,
+    )
     _show(report) if as_json else out.print(show_policy(msgspec.convert(report, PolicyReport, strict=False)))
     raise typer.Exit(0 if report["reliable"] else 1)
 
@@ -452,6 +484,23 @@ def log_export(
         return
     left_out = ", ".join(f"{count} {why}" for why, count in done.left_out.items()) or "none"
     out.print(f"{', '.join(done.files)}: {done.rows} rows, {len(done.actions)} actions; left out: {left_out}")
+
+
+@log_app.command("changes")
+def log_changes(
+    count: Annotated[int, typer.Option(min=1, max=1000)] = 50, as_json: AsJson = False, url: Url = ""
+) -> None:
+    """List who changed what, newest first: drafts, releases, API keys."""
+    from nbx.catalog.time_words import moment
+
+    changes = _client(url).call("GET", "/v1/audit/changes", count=count)
+    if as_json:
+        _show(changes)
+        return
+    for change in changes:
+        details = ", ".join(f"{name} {value}" for name, value in change["details"].items() if value != "")
+        when = moment(change["at_ms"] // 1000 * 1000)
+        out.print(f"{when}  {change['who']}  {change['what']}: {details}", markup=False)
 
 
 # Keys

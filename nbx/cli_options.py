@@ -42,8 +42,8 @@ def show(value: Any) -> None:
 
 
 def read_text(file: Path) -> str:
-    """Return a file's text; `SetupError` when it cannot be read."""
+    """Return a file's text as it is, line ends too; `SetupError` when it cannot be read."""
     try:
-        return file.read_text()
+        return file.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
         raise SetupError(f"{file} cannot be read: {error}") from error

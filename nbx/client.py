@@ -66,6 +66,16 @@ class Client:
         Unavailable
             It did not answer.
         """
+        answer = self._answer(method, path, json, content, query)
+        return msgspec.json.decode(answer.content) if answer.content else None
+
+    def text(self, path: str) -> str:
+        """GET something that is no JSON, as text; raises as `call`."""
+        return self._answer("GET", path, None, None, {}).text
+
+    def _answer(
+        self, method: str, path: str, json: Any, content: bytes | None, query: Mapping[str, Any]
+    ) -> httpx.Response:
         body = msgspec.json.encode(json) if json is not None else content
         parameters = {name: value for name, value in query.items() if value is not None}
         headers = {"content-type": "application/json" if json is not None else "application/yaml"} if body else {}
@@ -77,7 +87,7 @@ class Client:
             ) from error
         if answer.is_error:
             raise Refused(_problem(answer))
-        return msgspec.json.decode(answer.content) if answer.content else None
+        return answer
 
 
 def stored_key(settings: Settings) -> str:

@@ -60,6 +60,8 @@ DEGRADED_QUEUE = 10_000
 """Degraded decisions kept in memory until the log is back; more are counted and dropped."""
 REPORT_ROWS = 100_000
 """Decisions a report keeps in memory, the newest: some 100 MB in the process that answers it."""
+SHADOW_DECISIONS = 20_000
+"""Decisions a shadow run replays: with 500 candidates each some 200 MB."""
 ERASED_MS = 86_400_000
 """How long version and time of an erasure are kept under the customer's id: nothing of before is in flight longer."""
 ERASED_SITES_MS = 7 * 86_400_000

@@ -83,6 +83,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Milliseconds a decision may take before it is answered degraded. 50: unnoticed in a page load."""
     auth: Literal["keys", "off"] = "keys"
     """Who may call: holders of an API key, or (`off`) everybody, which is refused unless the host is loopback."""
+    approval: Literal["one", "two"] = "one"
+    """How many people it takes to publish a catalog. `two`: only drafts that were approved with another API key than
+    their author's; going back to an older release takes one. Goes with `auth = "keys"`."""
     tls_cert: Path | None = None
     """PEM file with the certificate chain, for HTTP and gRPC. Empty: no TLS. Goes with the key."""
     tls_key: Path | None = None
@@ -294,6 +297,8 @@ def _contradictions(settings: Settings) -> list[tuple[str, str]]:
     if settings.auth == "off" and not _loopback(settings.host):
         words = f"'off' is refused when host is {settings.host!r}; allowed: 'keys', or a loopback host (127.0.0.1)"
         found.append(("auth", words))
+    if settings.auth == "off" and settings.approval == "two":
+        found.append(("approval", "'two' tells people by their API keys; allowed: 'one', or auth 'keys'"))
     if (settings.tls_cert is None) != (settings.tls_key is None):
         missing, given = ("tls_cert", "tls_key") if settings.tls_cert is None else ("tls_key", "tls_cert")
         found.append((missing, f"is empty, but {given} is given; TLS needs both"))

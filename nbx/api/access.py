@@ -12,6 +12,7 @@ from nbx.api.auth import KeyRecord, Scope
 from nbx.api.console_routes import trusted_browser
 from nbx.api.wiring import Services
 from nbx.errors import Forbidden
+from nbx.features.trail import Author
 
 READERS: tuple[Scope, ...] = ("catalog", "audit")
 """Either of them opens what may be read of the catalog's history."""
@@ -40,13 +41,12 @@ def scope_guard(services: Services) -> Any:
     return guard
 
 
-def key_of(request: Request[Any, Any, Any]) -> KeyRecord:
-    """Return the API key a guarded request came with."""
+def author_of(request: Request[Any, Any, Any]) -> Author:
+    """Return whose API key a guarded request came with."""
     key: KeyRecord = request.scope["nbx_key"]  # type: ignore[typeddict-item]
-    return key
+    return Author(key.id, key.name)
 
 
 def caller(request: Request[Any, Any, Any]) -> str:
     """Name and id of the API key a request came with."""
-    key = key_of(request)
-    return f"{key.name} ({key.id})"
+    return str(author_of(request))

@@ -17,13 +17,15 @@ from __future__ import annotations
 import secrets
 from hashlib import sha256
 from hmac import compare_digest
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
 from msgspec import Struct
+from redis.exceptions import WatchError
 
 from nbx.errors import Forbidden, Invalid, Unauthenticated, Unknown
 from nbx.features import keys
+from nbx.features.trail import Change, append
 from nbx.limits import NAME_LENGTH
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ Scope = Literal["decide", "events", "catalog", "audit", "admin"]
 """What a key may do; `admin` implies all others."""
 
 SCOPES: tuple[Scope, ...] = get_args(Scope)
+OPERATOR = "operator"
+"""Who works on Redis directly, with `nbx keys`."""
 REMEMBERED = 1024
 """Verified headers kept: more clients than that per worker just verify again, at about 1.5 µs."""
 
@@ -65,7 +69,9 @@ _decoder = msgspec.json.Decoder(KeyRecord)
 _ANYONE = KeyRecord(id="open", name="authentication is off", scopes=("admin",), sha256=_NO_DIGEST, created_ms=0)
 
 
-async def create_key(redis: Redis, name: str, scopes: Sequence[str], now_ms: int) -> tuple[str, KeyRecord]:
+async def create_key(
+    redis: Redis, name: str, scopes: Sequence[str], now_ms: int, by: str = OPERATOR
+) -> tuple[str, KeyRecord]:
     """Make and store a key.
 
     Parameters
@@ -78,6 +84,8 @@ async def create_key(redis: Redis, name: str, scopes: Sequence[str], now_ms: int
         Names from `SCOPES`, at least one; repeated names count once.
     now_ms
         Time of creation.
+    by
+        Who makes it, for the admin trail.
 
     Returns
     -------
@@ -101,7 +109,7 @@ async def create_key(redis: Redis, name: str, scopes: Sequence[str], now_ms: int
             sha256=_digest(secret.encode()),
             created_ms=now_ms,
         )
-        if await _store(redis, record, only_new=True):
+        if await _store(redis, record, Change(at_ms=now_ms, who=by, what="key_created", details=_details(record))):
             return f"nbx_{record.id}_{secret}", record
 
 
@@ -111,7 +119,7 @@ async def list_keys(redis: Redis) -> list[KeyRecord]:
     return sorted((_decoder.decode(value) for value in values), key=lambda record: (record.created_ms, record.id))
 
 
-async def revoke_key(redis: Redis, key_id: str, now_ms: int) -> KeyRecord:
+async def revoke_key(redis: Redis, key_id: str, now_ms: int, by: str = OPERATOR) -> KeyRecord:
     """End a key for good; a key revoked before keeps its first time.
 
     Raises
@@ -125,7 +133,7 @@ async def revoke_key(redis: Redis, key_id: str, now_ms: int) -> KeyRecord:
     record = _decoder.decode(value)
     if record.revoked_ms is None:
         record = msgspec.structs.replace(record, revoked_ms=now_ms)
-    await _store(redis, record, only_new=False)
+        await _store(redis, record, Change(at_ms=now_ms, who=by, what="key_revoked", details=_details(record)))
     return record
 
 
@@ -228,14 +236,22 @@ def _digest(secret: bytes) -> str:
     return sha256(secret).hexdigest()
 
 
-async def _store(redis: Redis, record: KeyRecord, *, only_new: bool) -> bool:
-    """Write a record and bump the version in one transaction; False when `only_new` and the id was taken."""
-    text = msgspec.json.encode(record)
+def _details(record: KeyRecord) -> dict[str, str | int]:
+    return {"key": record.id, "name": record.name, "scopes": ", ".join(record.scopes)}
+
+
+async def _store(redis: Redis, record: KeyRecord, change: Change) -> bool:
+    """Write a record with its entry in the admin trail and bump the version; False when a new key's id is taken."""
     async with redis.pipeline(transaction=True) as transaction:
-        if only_new:
-            transaction.hsetnx(keys.KEYS, record.id, cast("str", text))
-        else:
-            transaction.hset(keys.KEYS, record.id, cast("str", text))
+        await transaction.watch(keys.KEYS)
+        if change.what == "key_created" and await transaction.hexists(keys.KEYS, record.id):
+            return False
+        transaction.multi()  # type: ignore[no-untyped-call] # redis-py
+        transaction.hset(keys.KEYS, record.id, msgspec.json.encode(record))
         transaction.incr(keys.KEYS_VERSION)
-        written, _ = await transaction.execute()
-    return bool(written) or not only_new
+        append(transaction, change)
+        try:
+            await transaction.execute()
+        except WatchError:
+            return await _store(redis, record, change)
+    return True

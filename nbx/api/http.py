@@ -23,6 +23,8 @@ from nbx.api.errors import PROBLEM_TYPE, UNREADABLE, Fault, Problem, from_decode
 from nbx.api.plane import DataPlane
 from nbx.api.reports import customer_report, decision_report, learning_report, policy_report
 from nbx.api.schemas import (
+    AliasPost,
+    AliasReply,
     BatchItem,
     CustomerReport,
     DecisionReport,
@@ -55,7 +57,7 @@ def make_app(services: Services, plane: DataPlane) -> Litestar:
     return Litestar(
         route_handlers=[
             _decision_routes(services, plane),
-            catalog_routes(services),
+            *catalog_routes(services),
             _report_routes(services),
             *_operations(services),
             *console_routes(services),
@@ -115,6 +117,11 @@ def _decision_routes(services: Services, plane: DataPlane) -> Router:
     async def change(customer_id: str, data: ProfilePatch) -> None:
         await plane.events.change_profile(customer_id, data.profile)
 
+    @post("/customers/{customer_id:str}/aliases", opt={"scope": "events"}, status_code=200, summary="Merge another id")
+    async def merge(request: Request[Any, Any, Any], customer_id: str, data: AliasPost) -> AliasReply:
+        merged = await plane.events.merging.merge(customer_id, data.alias, caller(request))
+        return AliasReply(customer_id=merged, alias=data.alias)
+
     return Router(
         "/v1",
         route_handlers=[
@@ -127,6 +134,7 @@ def _decision_routes(services: Services, plane: DataPlane) -> Router:
             replayed,
             customer,
             change,
+            merge,
             *_erasure_handlers(services),
         ],
         guards=[scope_guard(services)],

@@ -101,6 +101,14 @@ async def customer_report(services: Services, customer_id: str, count: int) -> C
     if struct is None or struct == ERASED:
         raise Unknown(f"customer {customer_id} is not known here", field="customer_id", code="customer_unknown")
     state = decode_state(struct)
+    if state.merged_into:
+        customer_id, version, state = await services.events.merging.peek(customer_id)
+    aliases = [alias for alias, sequence in state.aliases.items() if sequence > 0]
+    ids = [customer_id, *aliases]
+    found = await asyncio.gather(*(timeline(services.store, each, partitions, count) for each in ids))
+    entries = [entry for of_one in found for entry in of_one]
+    if aliases:
+        entries = sorted(entries, key=lambda entry: entry.at_ms, reverse=True)[:count]
     plan = services.serving.plan()
     now_ms = services.clock.now_ms()
     walks = journeys.values(state, plan.rules, now_ms)
@@ -117,11 +125,12 @@ async def customer_report(services: Services, customer_id: str, count: int) -> C
             if pause.until_ms > now_ms
         },
         exposures=state.exposures,
-        timeline=[_brief(entry) for entry in await timeline(services.store, customer_id, partitions, count)],
+        timeline=[_brief(entry) for entry in entries],
         consent=_consent(state, plan.rules),
         journeys={name: str(step) for name, step in walks["journey"].items()},
         concerns={name: bool(is_open) for name, is_open in walks["concern"].items()},
         holdout=assignment(customer_id, state, plan.catalog.holdout, services.settings.salt),
+        aliases=aliases,
     )
 
 

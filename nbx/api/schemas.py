@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from nbx.api.errors import Problem
+from nbx.decision.examples import ExampleResult
 from nbx.decision.messages import DecideReply, DecideRequest
 from nbx.decision.replay import Replay
 from nbx.experience.entries import Event
@@ -82,6 +83,20 @@ class PurposeReport(Struct, frozen=True, kw_only=True):
     """When the customer said so, epoch milliseconds; 0: never, it is the catalog's default."""
 
 
+class AliasPost(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Another id that turned out to be the customer's."""
+
+    alias: str
+
+
+class AliasReply(Struct, frozen=True, kw_only=True):
+    """Whom an alias stands for from now on."""
+
+    customer_id: str
+    """The canonical id: that of the request, unless it is an alias itself."""
+    alias: str
+
+
 class CustomerReport(Struct, frozen=True, kw_only=True):
     """What is known about a customer, and what happened lately."""
 
@@ -106,6 +121,8 @@ class CustomerReport(Struct, frozen=True, kw_only=True):
     """Concern → whether it is open."""
     holdout: str
     """`silent` or `random`; empty: not held out."""
+    aliases: list[str]
+    """Other ids of the customer."""
 
 
 class PublishReply(Struct, frozen=True, kw_only=True):
@@ -117,6 +134,10 @@ class PublishReply(Struct, frozen=True, kw_only=True):
     note: str
     at_ms: int
     warnings: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
+    """Against the release before, in words; empty: it says the same."""
+    approved_by: str = ""
+    rollback_of: int = 0
 
 
 class CatalogCheck(Struct, frozen=True, kw_only=True):
@@ -128,6 +149,25 @@ class CatalogCheck(Struct, frozen=True, kw_only=True):
     features: int
     columns: int
     warnings: tuple[str, ...] = ()
+    examples: int = 0
+    failing: tuple[str, ...] = ()
+    """Examples that do not hold, in words: it would not be published."""
+
+
+class CatalogTest(Struct, frozen=True, kw_only=True):
+    """A catalog's own examples, run."""
+
+    passed: bool
+    examples: tuple[ExampleResult, ...]
+
+
+class CatalogDiff(Struct, frozen=True, kw_only=True):
+    """What a catalog changes."""
+
+    against: int
+    """Release; 0: none."""
+    changes: tuple[str, ...]
+    """In words; empty: nothing."""
 
 
 class Ready(Struct, frozen=True, kw_only=True):

@@ -11,12 +11,14 @@ from redis.asyncio import Redis
 from nbx.api.auth import KeyRing, list_keys
 from nbx.audit.metrics import observe_decision, observe_outcome
 from nbx.clock import Clock, SystemClock
+from nbx.decision.ledger import Ledger
 from nbx.decision.recovery import recover
 from nbx.decision.service import DecisionService
 from nbx.decision.serving import Serving
 from nbx.errors import NbxError, Unavailable
 from nbx.experience.erasure import ErasureService
 from nbx.experience.service import EventService
+from nbx.features.budget_redis import RedisBudgets
 from nbx.features.connection import RedisConnection
 from nbx.features.keys import KEYS_VERSION
 from nbx.features.store_redis import RedisStore
@@ -24,6 +26,8 @@ from nbx.runtime.process import check_partitions, log, pause
 from nbx.settings import Settings
 
 TIMEOUT_MS = 2_000.0
+TEND_S = 0.2
+"""Between two looks at the leases of budgets: they idle for two seconds at most and last five."""
 
 
 @dataclass
@@ -35,6 +39,7 @@ class Services:
     connection: RedisConnection
     store: RedisStore
     serving: Serving
+    ledger: Ledger
     decisions: DecisionService
     events: EventService
     erasures: ErasureService
@@ -49,11 +54,12 @@ class Services:
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def start(self, stop: asyncio.Event) -> None:
-        """Begin connecting, and from then on keep releases, snapshots and keys current."""
+        """Begin connecting, and from then on keep releases, snapshots, keys and leases of budgets current."""
         self.tasks.append(asyncio.create_task(self._keep_current(stop)))
+        self.tasks.append(asyncio.create_task(self._tend(stop)))
 
     async def close(self) -> None:
-        """End the background task and the connections."""
+        """End the background tasks and the connections; what is left of budgets goes back."""
         for task in self.tasks:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -61,8 +67,19 @@ class Services:
         waiting = len(self.decisions.degraded)
         if waiting and await recover(self.decisions, self.events) < waiting:
             log.error("%d degraded decisions could not be logged: Redis is away", len(self.decisions.degraded))
+        with contextlib.suppress(Unavailable):
+            await self.ledger.close()
         await self.connection.close()
         await self.admin.aclose()
+
+    async def _tend(self, stop: asyncio.Event) -> None:
+        while not await pause(stop, TEND_S):
+            try:
+                await self.ledger.tend(self.serving.plan().budgets, self.clock.now_ms())
+            except Unavailable:
+                pass  # the other loop says so
+            except Exception:  # noqa: BLE001 - this loop ends with the process only
+                log.exception("tending leases of budgets")
 
     async def _keep_current(self, stop: asyncio.Event) -> None:
         told = ""
@@ -106,6 +123,7 @@ def wire(settings: Settings) -> Services:
     connection = RedisConnection(settings.effective_redis_url)
     store = RedisStore(connection)
     serving = Serving(store)
+    ledger = Ledger(RedisBudgets(connection), settings.partitions)
     ttl_ms = settings.request_ttl_s * 1000
     return Services(
         settings=settings,
@@ -113,6 +131,7 @@ def wire(settings: Settings) -> Services:
         connection=connection,
         store=store,
         serving=serving,
+        ledger=ledger,
         decisions=DecisionService(
             store,
             serving,
@@ -122,9 +141,16 @@ def wire(settings: Settings) -> Services:
             request_ttl_ms=ttl_ms,
             salt=settings.salt,
             observe=observe_decision,
+            ledger=ledger,
         ),
         events=EventService(
-            store, serving.plan, clock, partitions=settings.partitions, dedupe_ms=ttl_ms, observe=observe_outcome
+            store,
+            serving.plan,
+            clock,
+            partitions=settings.partitions,
+            dedupe_ms=ttl_ms,
+            observe=observe_outcome,
+            salt=settings.salt,
         ),
         erasures=ErasureService(store, serving.plan, clock, partitions=settings.partitions),
         keys=KeyRing(is_open=settings.auth == "off"),

@@ -13,6 +13,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from nbx.experience.entries import DecisionEntry, Outcome
+from nbx.limits import MONEY_PARTS
 
 LATENCY_S = (
     0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.006, 0.008, 0.012, 0.016, 0.025, 0.035, 0.05, 0.075, 0.1, 0.25, 1.0,
@@ -23,6 +24,7 @@ DECISIONS = Counter("nbx_decisions_total", "Decisions answered, by placement and
 DECIDE_SECONDS = Histogram("nbx_decide_seconds", "From the request to the commit", buckets=LATENCY_S)
 EVENTS = Counter("nbx_events_total", "Events received, by what became of them", ["status"])
 SHOWN = Counter("nbx_slots_total", "Slots filled, by action", ["action"])
+SPENT = Counter("nbx_budget_spent_total", "Units or money that decisions took from budgets", ["resource"])
 OUTCOMES = Counter(
     "nbx_outcomes_total",
     "Terminal outcomes, by action, outcome and cause; corrections move",
@@ -65,6 +67,7 @@ TIMERS = Counter("nbx_timers_total", "Timers run")
 
 _decisions = lru_cache(maxsize=4096)(DECISIONS.labels)
 _shown = lru_cache(maxsize=4096)(SHOWN.labels)
+_spent = lru_cache(maxsize=4096)(SPENT.labels)
 _outcomes = lru_cache(maxsize=16_384)(OUTCOMES.labels)
 
 
@@ -76,6 +79,9 @@ def observe_decision(entry: DecisionEntry, took_s: float) -> None:
             result = "action"
             _shown(slot.action).inc()
     _decisions(entry.request.placement, "degraded" if entry.degraded else result).inc()
+    for each in entry.spent:
+        parts = MONEY_PARTS if each.resource.endswith("/money") else 1
+        _spent(each.resource).inc(each.amount / parts)
     DECIDE_SECONDS.observe(took_s)
     if entry.relationship:
         STRAIN.observe(entry.relationship["strain"])

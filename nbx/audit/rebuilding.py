@@ -19,7 +19,7 @@ from msgspec import Struct, field
 from nbx.catalog.plan import Plan
 from nbx.catalog.rules import Rules
 from nbx.experience import journeys
-from nbx.experience.entries import DecisionEntry, Entry, EraseEntry, EventEntry, TimerEntry
+from nbx.experience.entries import AbsorbEntry, DecisionEntry, Entry, EraseEntry, EventEntry, TimerEntry
 from nbx.experience.fold import fold
 from nbx.experience.lifecycle import OpenDecision, keep_ms
 from nbx.experience.relationship import relationship_features
@@ -27,9 +27,9 @@ from nbx.features.aggregates import fold_event
 from nbx.features.schema import Aggregate, Feature, Value
 from nbx.features.state import CustomerState
 
-Doubt = Literal["", "log_incomplete", "state_differs"]
-"""Why a rebuilt state is not believed: the log does not reach back to the customer's first entry, or it differs from
-what the record says."""
+Doubt = Literal["", "log_incomplete", "state_differs", "merged"]
+"""Why a rebuilt state is not believed: the log does not reach back to the customer's first entry, it differs from what
+the record says, or another customer was merged into it of whom the other release would know something else."""
 
 
 class Rebuilt(NamedTuple):
@@ -49,7 +49,7 @@ class _CountingRules(Rules):
         super().__init__(own.catalog, own.release)
         self.keep_s = max(self.keep_s, other.rules.keep_s)
 
-    def reserves(self, action: str, channel: str) -> bool:
+    def reserves(self, action: str, channel: str) -> bool:  # noqa: ARG002 - whatever it is
         return True
 
 
@@ -120,6 +120,8 @@ class Rebuilder:
             _forget(past.open_, entry.at_ms, rules.remember_ms)
             if folded.decision is not None:
                 past.open_[decision_id] = folded.decision
+        elif isinstance(entry, AbsorbEntry) and (self._fed or self._ways):
+            past.doubt = "merged"
         _count(past, entry)
 
     def seen_by_the_other(self, rebuilt: Rebuilt) -> CustomerState:

@@ -10,15 +10,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from heapq import nlargest
+from typing import NamedTuple
 
-import msgspec
 from msgspec import Struct, structs
 
-from nbx.audit.judging import Awaited, Maturity
+from nbx.audit.judging import Maturity
 from nbx.audit.reading import erased_by, outcomes_of, read_log
 from nbx.audit.rebuilding import Rebuilder, Rebuilt
 from nbx.audit.shadow_pricing import Pricing
-from nbx.audit.shadow_report import ShadowReport, Tally
+from nbx.audit.shadow_report import ShadowReport
+from nbx.audit.shadow_tally import Tally
 from nbx.bandits.snapshot import BoundModel, Snapshot, bind, decode_snapshot
 from nbx.catalog.plan import Plan
 from nbx.decision.choice import decide
@@ -26,7 +27,7 @@ from nbx.decision.messages import DecideRequest
 from nbx.errors import Invalid, Unknown
 from nbx.experience.entries import DecisionEntry, Entry
 from nbx.features.keys import MODEL_SNAPSHOT
-from nbx.features.schema import checked_values
+from nbx.features.schema import Value, checked_values
 from nbx.features.store import Store
 from nbx.limits import SHADOW_DECISIONS
 
@@ -48,6 +49,16 @@ class ShadowQuestion(Struct, frozen=True, kw_only=True):
     """Empty: all."""
     by: tuple[str, ...] = ()
     """Features of the draft whose values are segments; empty: its one-hot profile features."""
+
+
+class _Wanted(NamedTuple):
+    """A decision to replay; by time."""
+
+    at_ms: int
+    decision_id: str
+    customer_id: str
+    erased: bool = False
+    """The customer was erased since: what the log still holds of it counts no more."""
 
 
 async def shadow(
@@ -88,7 +99,7 @@ async def shadow(
     snapshot = decode_snapshot(packed) if packed is not None else None
     wanted = await _latest(store, partitions, question)
     plans: dict[int, Plan] = {}
-    run = _Run(wanted, draft, base, snapshot, plans, question)
+    run = await asyncio.to_thread(_Run, wanted, draft, base, snapshot, plans, question)
     async for entries in read_log(store, partitions, 0, question.now_ms):
         mine = [entry for entry in entries if entry.customer_id in run.customers]
         for number in {entry.release for entry in mine} - plans.keys():
@@ -117,21 +128,29 @@ def _check(question: ShadowQuestion, draft: Plan) -> None:
             )
 
 
-async def _latest(store: Store, partitions: int, question: ShadowQuestion) -> dict[str, str]:
-    """Find the decisions to replay: decision → customer. Looks ever further back until there are enough."""
+async def _latest(store: Store, partitions: int, question: ShadowQuestion) -> dict[str, _Wanted]:
+    """Find the decisions to replay, by id. Looks ever further back until there are enough.
+
+    A customer who was erased was erased after the decision, so that is seen on the way.
+    """
     heads = await asyncio.gather(*(store.log_range(p, "-", "+", 1) for p in range(partitions)))
     began_ms = min((int(head[0].entry_id.partition("-")[0]) for head in heads if head), default=question.now_ms)
-    found: dict[str, tuple[int, str]] = {}
+    found: dict[str, _Wanted] = {}
+    erased_ms: dict[str, int] = {}
     until_ms, look_ms = question.now_ms, _FIRST_LOOK_MS
     while len(found) < question.last and until_ms > began_ms:
         since_ms = max(until_ms - look_ms, began_ms, 0)
         async for entries in read_log(store, partitions, since_ms, until_ms):
             for entry in entries:
                 if isinstance(entry, DecisionEntry) and _replayed(entry, question):
-                    found[entry.decision_id] = entry.at_ms, entry.customer_id
+                    found[entry.decision_id] = _Wanted(entry.at_ms, entry.decision_id, entry.customer_id)
+                elif customer := erased_by(entry):
+                    erased_ms[customer] = max(entry.at_ms, erased_ms.get(customer, 0))
         until_ms, look_ms = since_ms, look_ms * 2
-    latest = nlargest(question.last, found.items(), key=lambda each: (each[1][0], each[0]))
-    return {decision_id: customer for decision_id, (_, customer) in latest}
+    latest = nlargest(question.last, found.values())
+    return {
+        each.decision_id: each._replace(erased=each.at_ms <= erased_ms.get(each.customer_id, -1)) for each in latest
+    }
 
 
 def _replayed(entry: DecisionEntry, question: ShadowQuestion) -> bool:
@@ -143,24 +162,27 @@ class _Run:
 
     def __init__(
         self,
-        wanted: Mapping[str, str],
+        wanted: Mapping[str, _Wanted],
         draft: Plan,
         base: Plan,
         snapshot: Snapshot | None,
         plans: Mapping[int, Plan],
         question: ShadowQuestion,
     ) -> None:
-        self.customers = frozenset(wanted.values())
-        self._wanted = wanted
+        self.customers = frozenset(each.customer_id for each in wanted.values() if not each.erased)
+        self._wanted = {decision_id for decision_id, each in wanted.items() if not each.erased}
         self._draft, self._base = draft, base
         self._models = _bound(snapshot, draft), _bound(snapshot, base)
         self._plans = plans
         self._past = Rebuilder(self.customers, base, draft, plans.__getitem__)
-        self._pricing = Pricing(draft, base, *self._models)
+        self._pricing = Pricing(draft, base, self._models[0])
         self._maturity = Maturity(question.now_ms, young=False)
         self._tally = Tally(draft, base, question.by)
         self._snapshot = snapshot.version if snapshot is not None else 0
         self._question = question
+        for decision_id, each in wanted.items():
+            if each.erased:
+                self._tally.leave_out("erased", decision_id)
 
     def take(self, entries: list[Entry]) -> None:
         """Take in log entries."""
@@ -170,8 +192,6 @@ class _Run:
                 self._maturity.note(rebuilt.entry)
                 self._replay(rebuilt)
             self._past.fold(entry)
-            if customer := erased_by(entry):
-                self._tally.erase(customer)
             for outcome in outcomes_of(entry):
                 self._tally.tell(outcome)
 
@@ -220,7 +240,7 @@ def _bound(snapshot: Snapshot | None, plan: Plan) -> BoundModel:
 def _request(entry: DecisionEntry, plan: Plan) -> DecideRequest:
     """Ask a release what was asked then, as far as it takes it: no more slots, no context of another type."""
     asked = entry.request
-    context = {}
+    context: dict[str, Value] = {}
     for name, value in asked.context.items():
         try:
             context |= checked_values({name: value}, plan.context_features, "context")

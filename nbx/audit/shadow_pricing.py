@@ -127,21 +127,21 @@ def _weighed(
     if any(_placed(choice) != placed for choice, _ in (before, after)):
         return "mandatory"
     name = entry.slots[drawn.slot].action
-    at = [_index(choice, name) for choice, _ in (before, after)]
-    rows = [side[1][i] for side, i in zip((before, after), at, strict=True) if i is not None]
-    worth, gain = _worth(entry, name, after[0], at[1], shared)
+    index_before, index_after = _index(before[0], name), _index(after[0], name)
+    predicted = np.zeros(len(REWARDS))
+    if index_after is not None:
+        predicted = after[1][index_after]
+    elif index_before is not None:
+        predicted = before[1][index_before]
+    placement = sys.intern(entry.request.placement)
     return Weighed(
-        Awaited(
-            sys.intern(entry.customer_id), entry.at_ms, sys.intern(entry.request.placement), drawn.slot, bool(name)
-        ),
-        drawn.propensity,
-        *(
-            0.0 if i is None else float(side[0].slate.probability[i])
-            for side, i in zip((before, after), at, strict=True)
-        ),
-        _missed(entry, drawn, after[0]),
-        rows[-1] if rows else np.zeros(len(REWARDS)),
-        Terms(worth, gain, price),
+        awaited=Awaited(entry.customer_id, entry.at_ms, placement, drawn.slot, bool(name)),
+        propensity=drawn.propensity,
+        before=_chance(before[0], index_before),
+        after=_chance(after[0], index_after),
+        missed=_missed(entry, drawn, after[0]),
+        predicted=predicted,
+        terms=Terms(*_worth(entry, name, after[0], index_after, shared), price),
     )
 
 
@@ -161,9 +161,11 @@ def _index(choice: Choice, name: str) -> int | None:
     return i if i < len(choice.positions) and choice.positions[i] == position else None
 
 
-def _worth(
-    entry: DecisionEntry, name: str, after: Choice, i: int | None, shared: _Shared
-) -> tuple[float, float]:
+def _chance(choice: Choice, index: int | None) -> float:
+    return 0.0 if index is None else float(choice.slate.probability[index])
+
+
+def _worth(entry: DecisionEntry, name: str, after: Choice, i: int | None, shared: _Shared) -> tuple[float, float]:
     """Return what an acceptance of the logged choice is worth, and what it adds to utility, as the draft says."""
     if not name:
         return 0.0, 0.0
@@ -180,7 +182,8 @@ def _worth(
 def _missed(entry: DecisionEntry, drawn: Arbitrated, after: Choice) -> float:
     """Return the chance that the draft gives to what the log could not draw."""
     logged = {entry.actions[i]: p for i, p in zip(drawn.free.tolist(), drawn.probability.tolist(), strict=False)}
-    names = [after.placement.names[position] for position in after.positions.tolist()]
-    chances = after.slate.probability.tolist()
-    missed = sum(p for name, p in zip(names, chances, strict=False) if not logged.get(name))
-    return missed if drawn.probability[-1] else missed + chances[-1]
+    logged[""] = float(drawn.probability[-1])
+    names = [*(after.placement.names[position] for position in after.positions.tolist()), ""]
+    return float(
+        sum(p for name, p in zip(names, after.slate.probability.tolist(), strict=True) if not logged.get(name))
+    )

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from nbx.audit.learning import Bin, Calibration, LearningReport
 from nbx.audit.policy_report import PolicyReport
+from nbx.audit.shadow_report import Earned, Part, ShadowReport, Shift
 
 
 def show_learning(report: LearningReport) -> Group:
@@ -130,11 +131,116 @@ def _table_of_choices(report: PolicyReport) -> Table:
     return table
 
 
-def _told(value: float | None, low: float | None, high: float | None) -> str:
+def show_shadow(report: ShadowReport) -> Group:
+    """Lay the report out for people, within 100 columns."""
+    whole = report.whole
+    where = f" on {report.placement}" if report.placement else ""
+    share = whole.changed / max(whole.decisions, 1)
+    nothing = (
+        f"no action is allowed in {whole.nothing_before:,} decisions before, {whole.nothing_after:,} after; "
+        f"in none of theirs for {whole.customers_nothing_before:,} customers before, "
+        f"{whole.customers_nothing_after:,} after"
+    )
+    lines = [
+        f"the draft and release {report.release} over the latest {whole.decisions:,} decisions{where}",
+        f"of {whole.customers:,} customers, both with snapshot {report.snapshot}",
+        f"the first slot changes in {whole.changed:,} ({share:.1%})",
+        nothing,
+        *(f"left out: {each.decisions:,} {each.why}, such as {each.examples[0]}" for each in report.left_out),
+    ]
+    tables = [
+        _table_of_shifts("shown per decision", whole.actions),
+        _table_of_shifts("shown per decision, by group", report.groups),
+        _table_of_parts("where", report.placements),
+        _table_of_parts("for whom", report.segments),
+        _table_of_reasons(report),
+        *([_table_of_earnings(report)] if report.rewards else []),
+    ]
+    shown = [table for table in tables if table.row_count]
+    reasons = dict.fromkeys(reason for each in report.rewards for reason in each.support.reasons)
+    notes = [f"NOT RELIABLE: {reason}" for reason in reasons or (() if report.rewards else ("no decision is judged",))]
+    judged = ", ".join(f"{count:,} {why}" for why, count in report.not_judged.items())
+    notes.insert(0, f"judged: {report.judged:,} decisions" + (f"; not: {judged}" if judged else ""))
+    notes += [f"limit: {limit}" for limit in report.limits]
+    return Group(*(escape(line) for line in lines), *shown, *(escape(note) for note in notes))
+
+
+def _table_of_shifts(title: str, shifts: tuple[Shift, ...]) -> Table:
+    table = _table(title, "")
+    for name in ("before", "after", "change", "drawn before", "drawn after"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for each in shifts:
+        table.add_row(escape(each.name) or "none", *_shares(each), f"{each.drawn_before:,}", f"{each.drawn_after:,}")
+    return table
+
+
+def _shares(shift: Shift) -> tuple[str, str, str]:
+    return f"{shift.before:.1%}", f"{shift.after:.1%}", f"{shift.after - shift.before:+.1%}"
+
+
+def _table_of_parts(title: str, parts: tuple[Part, ...]) -> Table:
+    table = _table(title, "", "")
+    for name in ("decisions", "changed", "nothing before", "after"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("most")
+    for each in parts:
+        most = [f"{shift.name or 'none'} {shift.after - shift.before:+.1%}" for shift in each.actions[:2]]
+        table.add_row(
+            escape(each.by),
+            escape(each.value) or "–",
+            f"{each.decisions:,}",
+            f"{each.changed / each.decisions:.1%}",
+            f"{each.nothing_before:,}",
+            f"{each.nothing_after:,}",
+            escape(", ".join(most)),
+        )
+    return table
+
+
+def _table_of_reasons(report: ShadowReport) -> Table:
+    table = _table("why not: decisions", "action", "reason")
+    for name in ("before", "after", "change"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for each in report.reasons:
+        counts = f"{each.before:,}", f"{each.after:,}", f"{each.after - each.before:+,}"
+        table.add_row(escape(each.action), each.reason, *counts)
+    return table
+
+
+def _table_of_earnings(report: ShadowReport) -> Table:
+    table = _table("per decision, at the draft's prices, 95 % intervals")
+    table.add_column("reward", no_wrap=True)
+    table.add_column("by", no_wrap=True)
+    for name in (f"release {report.release}", "draft", "draft minus release"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for each in report.rewards:
+        mark = "" if each.support.reliable else " ?"
+        told = f"{each.model_before:.3f}", f"{each.model_after:.3f}", f"{each.model_after - each.model_before:.3f}"
+        table.add_row(f"{each.reward}{mark}", "model", *told)
+        for row in _estimates(each):
+            table.add_row("", *row)
+        table.add_section()
+    return table
+
+
+def _estimates(earned: Earned) -> list[tuple[str, str, str, str]]:
+    apart = {each.estimator: each for each in earned.difference}
+    return [
+        (
+            before.estimator,
+            _told(before.value, before.low, before.high, 3),
+            _told(after.value, after.low, after.high, 3),
+            _told(each.value, each.low, each.high, 3) if (each := apart.get(before.estimator)) else "",
+        )
+        for before, after in zip(earned.before, earned.after, strict=True)
+    ]
+
+
+def _told(value: float | None, low: float | None, high: float | None, places: int = 4) -> str:
     if value is None:
         return "–"
-    between = "" if low is None or high is None else f" [{low:.4f}, {high:.4f}]"
-    return escape(f"{value:.4f}{between}")
+    between = "" if low is None or high is None else f" [{low:.{places}f}, {high:.{places}f}]"
+    return escape(f"{value:.{places}f}{between}")
 
 
 def _table(title: str, *names: str) -> Table:

@@ -17,7 +17,7 @@ import math
 import re
 from collections.abc import Callable
 from typing import Literal as OneOf
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from msgspec import Struct
 
@@ -30,9 +30,8 @@ DEPTH = 32
 
 KEYWORDS = frozenset({"true", "false", "null", "in"})
 """Words of CEL that can be neither a name nor the name of a field."""
-RESERVED = frozenset(
-    "as break const continue else for function if import let loop package namespace return var void while".split()
-)
+RESERVED = frozenset({"as", "break", "const", "continue", "else", "for", "function", "if", "import", "let", "loop"})
+RESERVED |= {"namespace", "package", "return", "var", "void", "while"}
 """Words of CEL that cannot begin a name."""
 LOOPS = frozenset({"exists", "all", "exists_one", "existsOne"})
 UNBOUNDED = frozenset({"map", "filter", "matches"})
@@ -126,17 +125,13 @@ class Loop(Node, frozen=True):
     body: Node
 
 
-class Token(Struct, frozen=True):
+class Token(NamedTuple):
     """A word of a condition."""
 
     kind: str
     text: str
     start: int
-
-    @property
-    def end(self) -> int:
-        """Character after the last."""
-        return self.start + len(self.text)
+    end: int
 
 
 _TOKEN = re.compile(
@@ -185,41 +180,77 @@ def parse_condition(source: str) -> Node:
     return _Parser(source).condition()
 
 
+def names_in(tree: Node) -> frozenset[str]:
+    """Return the names a condition reads, without the variables of its loops.
+
+    Examples
+    --------
+    >>> sorted(names_in(parse_condition("['go'].exists(x, customer.tier.startsWith(x)) || request.is_mobile")))
+    ['customer.tier', 'request.is_mobile']
+    """
+    found, waiting = set(), [(tree, "")]
+    while waiting:
+        node, bound = waiting.pop()
+        if isinstance(node, Name):
+            if node.path.partition(".")[0] != bound:
+                found.add(node.path)
+        elif isinstance(node, Loop):
+            waiting += ((node.over, bound), (node.body, node.variable))
+        else:
+            waiting += ((each, bound) for each in parts_of(node))
+    return frozenset(found)
+
+
+def parts_of(node: Node) -> tuple[Node, ...]:
+    """Return what a node is made of, in the order of the source."""
+    match node:
+        case Chain(operands=parts) | ListOf(items=parts) | Call(args=parts):
+            return parts
+        case Unary():
+            return (node.operand,)
+        case Conditional():
+            return node.test, node.yes, node.no
+        case Loop():
+            return node.over, node.body
+    return ()
+
+
 class _Parser:
     """Recursive descent by precedence: one token ahead, but for telling a call from a name."""
 
     def __init__(self, source: str) -> None:
         self._source = source
-        matches = (match for match in _TOKEN.finditer(source) if match.lastgroup != "space")
-        self._tokens = [Token(match.lastgroup or "", match.group(), match.start()) for match in matches]
-        self._tokens.append(Token("end", "", len(source)))
+        self._tokens = [
+            Token(match.lastgroup or "", match[0], *match.span())
+            for match in _TOKEN.finditer(source)
+            if match.lastgroup != "space"
+        ]
+        self._tokens.append(Token("end", "", len(source), len(source)))
         self._next = 0
+        self._ahead = self._tokens[0]
         self._depth = 0
         self._in_loop = False
 
     def condition(self) -> Node:
         found = self._expression()
         if self._ahead.kind != "end":
-            self._fail_unexpected()
+            self._fail_unexpected(self._ahead)
         return found
 
-    @property
-    def _ahead(self) -> Token:
-        return self._tokens[self._next]
-
-    def _sees(self, text: str, further: int = 0) -> bool:
-        place = min(self._next + further, len(self._tokens) - 1)
-        return self._tokens[place].text == text
+    def _sees(self, text: str) -> bool:
+        return self._ahead.text == text
 
     def _take(self) -> Token:
-        token = self._tokens[self._next]
-        self._next += token.kind != "end"
+        token = self._ahead
+        if token.kind != "end":
+            self._next += 1
+            self._ahead = self._tokens[self._next]
         return token
 
     def _expect(self, text: str) -> None:
         if not self._sees(text):
-            self._fail_unexpected(f": `{text}` is missing")
-        self._next += 1
+            self._fail_unexpected(self._ahead, f": `{text}` is missing")
+        self._take()
 
     def _end(self) -> int:
         return self._tokens[self._next - 1].end
@@ -265,7 +296,7 @@ class _Parser:
             return self._member()
         self._take()
         if token.text == "-" and self._ahead.kind == "number" and self._ahead.text[-1] not in "uU":
-            return self._with_fields(_number(self._take(), token))
+            return self._with_fields(_number(self._take(), token), token.start)
         if self._ahead.text in ("!", "-") and self._ahead.text != token.text:
             raise CelSyntaxError("`!` and `-` need brackets between them", self._ahead.start)
         operand = self._deeper(self._unary)
@@ -273,30 +304,31 @@ class _Parser:
 
     def _member(self) -> Node:
         token = self._take()
+        return self._with_fields(self._primary(token), token.start)
+
+    def _primary(self, token: Token) -> Node:
         if token.kind == "string":
-            return self._with_fields(_text(token))
+            return _text(token)
         if token.kind == "number":
-            return self._with_fields(_number(token))
-        if token.text in ("true", "false", "null"):
-            value = None if token.text == "null" else token.text == "true"
-            return self._with_fields(
-                Literal(token.start, token.end, value, "null" if value is None else "boolean")
-            )
+            return _number(token)
+        if token.text in ("true", "false"):
+            return Literal(token.start, token.end, token.text == "true", "boolean")
+        if token.text == "null":
+            return Literal(token.start, token.end, None, "null")
         if token.kind == "name" and token.text not in KEYWORDS:
-            return self._with_fields(self._name(token))
+            return self._name(token)
         if token.text == "(":
             inner = self._expression()
             self._expect(")")
-            return self._with_fields(inner)
+            return inner
         if token.text == "[":
             items = self._items("]")
-            return self._with_fields(ListOf(token.start, self._end(), items))
+            return ListOf(token.start, self._end(), items)
         if token.text == "{":
             raise CelSyntaxError("a condition has no maps: compare with a list, `name in [...]`", token.start)
         if token.text == ".":
             raise CelSyntaxError("a name must not begin with a dot", token.start)
-        self._next -= token.kind != "end"
-        return self._fail_unexpected()
+        return self._fail_unexpected(token)
 
     def _name(self, token: Token) -> Node:
         if token.text in RESERVED:
@@ -307,15 +339,13 @@ class _Parser:
             raise CelSyntaxError("a condition has no messages", self._ahead.start)
         return Name(token.start, token.end, token.text)
 
-    def _with_fields(self, node: Node) -> Node:
-        start = node.start
+    def _with_fields(self, node: Node, start: int) -> Node:
         while True:
             if self._sees("."):
                 self._take()
                 field = self._take()
                 if field.kind != "name" or field.text in KEYWORDS:
-                    self._next -= field.kind != "end"
-                    self._fail_unexpected(": the name of a field or function is missing")
+                    self._fail_unexpected(field, ": the name of a field or function is missing")
                 if self._sees("("):
                     node = self._call(field, start, node)
                     continue
@@ -335,8 +365,8 @@ class _Parser:
 
     def _call(self, function: Token, start: int, receiver: Node | None) -> Node:
         if function.text in UNBOUNDED:
-            text = f"`{function.text}` has no bounded cost: use startsWith, endsWith, contains, exists, all or `in [...]`"
-            raise CelSyntaxError(text, function.start)
+            hint = "use startsWith, endsWith, contains, exists, all or `in [...]`"
+            raise CelSyntaxError(f"`{function.text}` has no bounded cost: {hint}", function.start)
         self._take()
         if function.text in LOOPS and receiver is not None:
             return self._loop(function, start, receiver)
@@ -371,13 +401,13 @@ class _Parser:
                 break
             self._expect(",")
             if closing == ")" and self._sees(closing):
-                self._fail_unexpected()
+                self._fail_unexpected(self._ahead)
         self._take()
         return tuple(items)
 
-    def _fail_unexpected(self, hint: str = "") -> NoReturn:
-        token = self._ahead
-        before = self._tokens[self._next - 1].text.lower() if self._next else ""
+    def _fail_unexpected(self, token: Token, hint: str = "") -> NoReturn:
+        place = self._tokens.index(token)
+        before = self._tokens[place - 1].text.lower() if place else ""
         if instead := _INSTEAD.get(token.text.lower()) or _INSTEAD.get(before):
             hint = f": write `{instead}`"
         if token.kind == "end":

@@ -41,6 +41,8 @@ _LABELS = {
     "action_class": "class",
     "attribution_ms": "attribution",
     "context_weights": "weights",
+    "channels": "contact by",
+    "exclusive": "never together in one slate",
     "exempt": "exempt classes",
     "half_life_ms": "half-life",
     "not_with": "never together with",
@@ -83,8 +85,8 @@ def diff(before: Catalog | None, after: Catalog) -> tuple[str, ...]:
     ('holdout: silent 5 % → 0 %', 'catalog: attribution 7 days → 1 hour')
     """
     if before is None:
-        counts = f"{len(after.actions)} actions in {len(after.groups)} groups for {len(after.placements)} placements"
-        return (f"catalog: new, {after.name}: {counts}",)
+        counts = [_counted(len(getattr(after, noun + "s")), noun) for noun in ("action", "group", "placement")]
+        return (f"catalog: new, {after.name}, with {', '.join(counts)}",)
     return tuple(_Walk(after.time_zone).catalog(before, after))
 
 
@@ -95,7 +97,7 @@ class _Walk:
         self._zone: ZoneInfo | None
         try:
             self._zone = ZoneInfo(time_zone)
-        except (OSError, ValueError):  # a catalog that was never checked
+        except (OSError, ValueError, KeyError):  # a catalog that was never checked
             self._zone = None
 
     def catalog(self, before: Catalog, after: Catalog) -> Iterator[str]:
@@ -146,9 +148,9 @@ class _Walk:
                 yield from _TUPLES[type(sample)](subject, lead, a, b)
             elif isinstance(sample, tuple):
                 for row in (row for row in b if row not in a):
-                    yield f"{subject}: {lead}{_label(name)}: new: {', '.join(row)}"
+                    yield f"{subject}: {lead}{_label(name)} {', '.join(row) or 'nothing'} (new)"
                 for row in (row for row in a if row not in b):
-                    yield f"{subject}: {lead}{_label(name)}: removed: {', '.join(row)}"
+                    yield f"{subject}: {lead}{_label(name)} {', '.join(row) or 'nothing'} removed"
 
     def _named(self, place: str, a: tuple[Any, ...], b: tuple[Any, ...]) -> Iterator[str]:
         """Tell things that have names: new ones, changed ones, and those that are gone."""
@@ -188,7 +190,7 @@ class _Walk:
             if rules:
                 place, words = f"{key} actions" if name == "classes" else key, "contact "
             else:
-                place, words = subject, f"{lead}{_label(name)} ".lstrip()
+                place, words = subject, f"{lead}{_label(name)}".strip() + " "
             if key not in a:
                 yield f"{place}: {words}{'rule' if rules else key} new, {self._words(type(owner), name, b[key])}"
             elif key not in b:
@@ -237,7 +239,8 @@ class _Walk:
             return ", ".join(f"{key} {self._words(owner, name, each)}" for key, each in value.items())
         if isinstance(value, tuple | list):
             return ", ".join(self._words(owner, name, each) for each in value)
-        return self._described(value) or "with nothing set"
+        described = self._described(value) or "with nothing set"
+        return f"{value.name} ({described})" if hasattr(value, "name") else described
 
     def _number(self, owner: type[Struct], name: str, value: float) -> str:
         if (owner, name) in _SHARES:
@@ -284,6 +287,10 @@ def number(value: float) -> str:
     ('5,000', '0.25')
     """
     return f"{value:,.15g}"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _label(name: str) -> str:

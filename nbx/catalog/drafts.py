@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct, structs
 from redis.exceptions import WatchError
 
-from nbx.catalog.releases import current_number, difference
+from nbx.catalog.releases import as_text, current_number, difference
 from nbx.errors import Conflict, Forbidden, Unknown
 from nbx.features.keys import CATALOG_DRAFTS, draft_key, draft_text_key, release_key
 from nbx.features.trail import Author, Change, append
@@ -126,7 +126,7 @@ async def create_draft(
         check=check,
     )
     oldest = await redis.zrange(CATALOG_DRAFTS, 0, -1)
-    dropped = [each.decode() for each in oldest[: max(0, len(oldest) + 1 - DRAFTS)]]
+    dropped = [as_text(each) for each in oldest[: max(0, len(oldest) + 1 - DRAFTS)]]
     async with redis.pipeline(transaction=True) as pipe:
         pipe.set(draft_key(draft.id), msgspec.json.encode(draft), px=DRAFT_KEPT_MS)
         pipe.set(draft_text_key(draft.id), text, px=DRAFT_KEPT_MS)
@@ -153,13 +153,12 @@ async def draft_text(redis: Redis, draft_id: str) -> str:
     text = await redis.get(draft_text_key(draft_id))
     if text is None:
         raise _unknown(draft_id)
-    decoded: str = text.decode()
-    return decoded
+    return as_text(text)
 
 
 async def list_drafts(redis: Redis) -> list[Draft]:
     """Return all drafts, newest first."""
-    ids = [each.decode() for each in await redis.zrevrange(CATALOG_DRAFTS, 0, -1)]
+    ids = [as_text(each) for each in await redis.zrevrange(CATALOG_DRAFTS, 0, -1)]
     stored = await redis.mget([draft_key(each) for each in ids]) if ids else []
     return [_DECODE(packed) for packed in stored if packed is not None]
 
@@ -227,7 +226,7 @@ async def _executed(pipe: Pipeline, draft_id: str) -> None:
         raise Conflict(words, code="draft_changed") from None
 
 
-def _found(draft_id: str, packed: bytes | None) -> Draft:
+def _found(draft_id: str, packed: bytes | str | None) -> Draft:
     if packed is None:
         raise _unknown(draft_id)
     return _DECODE(packed)

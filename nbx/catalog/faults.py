@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, get_args
 
 from nbx import limits
 from nbx.catalog.conditions import KEYWORDS, RELATIONSHIP, REQUEST, did_you_mean
+from nbx.catalog.faults_examples import example_faults
+from nbx.catalog.faults_guardrails import guardrail_faults, reserved_event
 from nbx.catalog.findings import Finding, found
-from nbx.catalog.model import OutcomeName
-from nbx.features.schema import Feature
+from nbx.catalog.model import LAYERS, OutcomeName
+from nbx.catalog.names import Names, numbered
+from nbx.features.schema import Aggregate, Feature
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator
 
-    from nbx.catalog.model import Action, Catalog, DefaultChoice, Goal
+    from nbx.catalog.model import Action, Catalog, DefaultChoice, Goal, Policy, Treatment
 
 RESERVED_FEATURES = frozenset(RELATIONSHIP)
 """Names of features that every catalog has without declaring them."""
@@ -35,23 +38,19 @@ def catalog_faults(catalog: Catalog) -> list[Finding]:
 
     An empty reference is skipped: whoever left it empty has reported that.
     """
-    faults = [*_feature_faults(catalog), *_placement_faults(catalog)]
-    groups = {group.name for group in catalog.groups}
-    placements = {placement.name for placement in catalog.placements}
+    names = Names(catalog)
+    faults = [*_feature_faults(catalog), *_placement_faults(catalog, names)]
+    for group in catalog.groups:
+        faults += _dates(f"groups.{group.name}", group)
     for action in catalog.actions:
-        faults += _action_faults(action, groups, placements)
-    return faults
+        faults += _action_faults(action, names)
+    return [*faults, *guardrail_faults(catalog, names), *example_faults(catalog, names)]
 
 
 def feature_width(feature: Feature) -> int:
     """Return the number of columns of x a feature takes."""
     widths = {"onehot": len(feature.encoding.categories), "hash": feature.encoding.buckets, "none": 0}
     return widths.get(feature.encoding.kind, 1)
-
-
-def _unknown(path: str, word: str, name: str, known: Collection[str]) -> Finding:
-    hint = did_you_mean(name, known) or (" None is declared" if not known else f" Declare it under {word}s")
-    return found(path, f"unknown_{word}", f"unknown {word} `{name}`.{hint}")
 
 
 def _feature_faults(catalog: Catalog) -> Iterator[Finding]:
@@ -62,14 +61,17 @@ def _feature_faults(catalog: Catalog) -> Iterator[Finding]:
             yield found(path, "reserved", "is built in and kept by nbx: use it as it is, or choose another name")
         elif feature.name in KEYWORDS or (feature.origin == "context" and feature.name in REQUEST):
             yield found(path, "reserved", "has a meaning of its own in conditions: choose another name")
+        if isinstance(feature.origin, Aggregate):
+            yield from reserved_event(f"{path}.from.event", feature.origin.event)
         before, width = width, width + feature_width(feature)
         if before <= limits.FEATURE_WIDTH < width:
             text = f"x must have at most {limits.FEATURE_WIDTH} columns, has {width} with this feature: "
             yield found(f"{path}.encode", "too_wide", text + "use fewer categories or buckets, or encode: none")
 
 
-def _placement_faults(catalog: Catalog) -> Iterator[Finding]:
-    actions = {action.name: action for action in catalog.actions}
+def _placement_faults(catalog: Catalog, names: Names) -> Iterator[Finding]:
+    budgeted = {name for budget in catalog.budgets for name in budget.actions}
+    grouped = {name for budget in catalog.budgets for name in budget.groups}
     candidates = Counter(name for action in catalog.actions for name in _placements_of(action))
     for placement in catalog.placements:
         path = f"placements.{placement.name}"
@@ -81,10 +83,15 @@ def _placement_faults(catalog: Catalog) -> Iterator[Finding]:
         if placement.goal is not None:
             yield from _goal_faults(f"{path}.goal", placement.goal, catalog.attribution_ms)
         if placement.default is not None:
-            yield from _default_faults(f"{path}.default", placement.name, placement.default, actions)
+            yield from _default_faults(f"{path}.default", placement.name, placement.default, names)
+            action = names.actions.get(placement.default.action)
+            if action is not None and (action.name in budgeted or action.group in grouped):
+                text = "has a budget, which cannot be asked when the default is shown: take another action"
+                yield found(f"{path}.default.action", "default_with_budget", text)
 
 
 def _goal_faults(path: str, goal: Goal, attribution_ms: int) -> Iterator[Finding]:
+    yield from reserved_event(f"{path}.event", goal.event)
     if goal.event in SLOT_EVENTS:
         text = f"`{goal.event}` happens to an action that was shown, never to silence: name a behaviour event"
         yield found(f"{path}.event", "goal_event", text)
@@ -93,13 +100,11 @@ def _goal_faults(path: str, goal: Goal, attribution_ms: int) -> Iterator[Finding
         yield found(f"{path}.within", "goal_too_late", text)
 
 
-def _default_faults(path: str, placement: str, choice: DefaultChoice, actions: dict[str, Action]) -> Iterator[Finding]:
-    if not choice.action:
+def _default_faults(path: str, placement: str, choice: DefaultChoice, names: Names) -> Iterator[Finding]:
+    yield from names.unknown("action", [(f"{path}.action", choice.action)])
+    if choice.action not in names.actions:
         return
-    if choice.action not in actions:
-        yield _unknown(f"{path}.action", "action", choice.action, actions)
-        return
-    treatments = {treatment.name: treatment for treatment in actions[choice.action].treatments}
+    treatments = {treatment.name: treatment for treatment in names.actions[choice.action].treatments}
     if choice.treatment and choice.treatment not in treatments:
         hint = did_you_mean(choice.treatment, treatments)
         text = f"unknown treatment `{choice.treatment}` of action `{choice.action}`.{hint}"
@@ -113,12 +118,17 @@ def _placements_of(action: Action) -> set[str]:
     return {name for treatment in action.treatments for name in treatment.placements}
 
 
-def _action_faults(action: Action, groups: set[str], placements: set[str]) -> Iterator[Finding]:
+def _action_faults(action: Action, names: Names) -> Iterator[Finding]:
     path = f"actions.{action.name}"
     if action.name == NONE:
         yield found(path, "reserved", "`none` is the choice to stay silent: choose another name")
-    if action.group and action.group not in groups:
-        yield _unknown(f"{path}.group", "group", action.group, groups)
+    yield from names.unknown("group", [(f"{path}.group", action.group)])
+    yield from names.unknown("action", numbered(f"{path}.not_with", action.not_with))
+    if action.name in action.not_with:
+        yield found(
+            f"{path}.not_with", "with_itself", "names the action itself, which is in a slate once anyway: remove"
+        )
+    yield from _dates(path, action)
     if action.action_class == "promotional" and action.asks and not action.gives:
         text = "a promotional action must not ask without giving: say under gives what the customer gets"
         yield found(f"{path}.asks", "asks_without_giving", text)
@@ -128,20 +138,35 @@ def _action_faults(action: Action, groups: set[str], placements: set[str]) -> It
             "no_treatment",
             "has no treatment, so it cannot be shown: add one or remove the action",
         )
-    yield from _treatment_faults(path, action, placements)
+    yield from _treatment_faults(path, action, names)
 
 
-def _treatment_faults(path: str, action: Action, placements: set[str]) -> Iterator[Finding]:
-    taken: dict[str, str] = {}
+def _treatment_faults(path: str, action: Action, names: Names) -> Iterator[Finding]:
+    taken: dict[str, Treatment] = {}
     for treatment in action.treatments:
-        where = f"{path}.treatments.{treatment.name}.placements"
+        where = f"{path}.treatments.{treatment.name}"
+        yield from _dates(where, treatment)
+        where = f"{where}.placements"
         if not treatment.placements:
             yield found(where, "no_placement", "names no placement, so the treatment cannot be shown: name one")
+        yield from names.unknown("placement", numbered(where, treatment.placements))
         for i, name in enumerate(treatment.placements):
-            if name and name not in placements:
-                yield _unknown(f"{where}[{i}]", "placement", name, placements)
-            elif name and name in taken:
-                text = f"`{name}` has treatment `{taken[name]}` of this action already: keep one per placement"
+            before = taken.get(name)
+            if before is treatment:
+                yield found(f"{where}[{i}]", "duplicate", f"`{name}` is listed twice: keep one")
+            elif before is not None and not has_policy(before):
+                text = f"`{name}` has treatment `{before.name}`, which always holds, so that this one is never shown: "
+                text += f"give `{before.name}` a condition or dates, or keep one of them"
                 yield found(f"{where}[{i}]", "second_treatment", text)
-            else:
-                taken[name] = treatment.name
+            elif name:
+                taken[name] = treatment
+
+
+def has_policy(policy: Policy) -> bool:
+    """Tell whether something may hold it back."""
+    return bool(any(getattr(policy, layer) for layer in LAYERS) or policy.starts_ms or policy.ends_ms)
+
+
+def _dates(path: str, policy: Policy) -> Iterator[Finding]:
+    if policy.ends_ms and policy.starts_ms >= policy.ends_ms:
+        yield found(f"{path}.ends", "ends_before_starts", "is not after starts, so it is never on offer: correct one")

@@ -147,10 +147,11 @@ class Tree:
             self.sink.add_at(Finding(path="", code="yaml", message=str(error)[:200]), (1, 1))
         return self.root
 
-    def at(self, path: str) -> Node | None:
-        """Return the node at a path, or the nearest above it; None without a root."""
+    def at(self, path: str) -> Node:
+        """Return the node at a path, or the nearest above it; for a text that could be read."""
+        assert self.root is not None
         node, end = self.root, 0
-        while node is not None and (step := _STEP.match(path, end)):
+        while step := _STEP.match(path, end):
             name, number = step.groups()
             child = self._child(node, name) if name else node.items[int(number) :][:1]
             if not child:

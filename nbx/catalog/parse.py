@@ -2,8 +2,8 @@
 
 Three passes: text becomes a tree of positioned nodes (`nodes.Tree`), typed readers turn nodes into structs
 (`readers.Reader`, one `parse_*` module per part of the file), then the rules that need the whole catalog run on the
-structs (`faults.catalog_faults`) and conditions are checked. A later fault at a path that has one already is dropped, it
-would be a consequence.
+structs (`faults.catalog_faults`) and conditions are checked. A later fault at a path that has one already is dropped:
+it would be a consequence.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from nbx.catalog import parse_actions, parse_examples, parse_features, parse_gua
 from nbx.catalog.conditions import check_condition, vocabulary
 from nbx.catalog.faults import catalog_faults
 from nbx.catalog.findings import Finding
-from nbx.catalog.model import LAYERS, Catalog, ExperiencePolicy, Exploration, OutcomeName, Policy
-from nbx.catalog.nodes import Node, Sink, Tree
+from nbx.catalog.model import LAYERS, Catalog, ContextWeight, ExperiencePolicy, Exploration, OutcomeName, Policy
+from nbx.catalog.nodes import FINDINGS, Node, Sink, Tree
 from nbx.catalog.readers import FACTOR, Reader, short
 from nbx.errors import SetupError
 
@@ -72,8 +72,8 @@ def parse_catalog(text: str, *, source: str = "catalog.yaml") -> Catalog:
         raise CatalogFaults(sink.sorted())
     catalog = _catalog(Reader(sink), root)
     for finding in catalog_faults(catalog):
-        node = None if sink.full else tree.at(finding.path)
-        sink.add_at(finding, (node.line, node.column) if node else (1, 1))
+        node = root if sink.full else tree.at(finding.path)
+        sink.add_at(finding, (node.line, node.column))
     _check_conditions(catalog, tree, sink)
     if findings := sink.sorted():
         raise CatalogFaults(findings)
@@ -102,10 +102,19 @@ def _catalog(read: Reader, root: Node) -> Catalog:
         actions=tuple(parse_actions.action(read, *each) for each in read.named(fields.get("actions"))),
         contact=parse_guardrails.contact(read, fields.get("contact")),
         consent=parse_guardrails.consent(read, fields.get("consent")),
-        budgets=tuple(parse_guardrails.budget(read, *each) for each in read.named(fields.get("budgets"))),
+        budgets=tuple(
+            parse_guardrails.budget(read, *each)
+            for each in read.named(read.few(fields.get("budgets"), parse_guardrails.BUDGETS))
+        ),
         holdout=parse_guardrails.holdout(read, fields.get("holdout")),
-        journeys=tuple(parse_guardrails.journey(read, *each) for each in read.named(fields.get("journeys"))),
-        concerns=tuple(parse_guardrails.concern(read, *each) for each in read.named(fields.get("concerns"))),
+        journeys=tuple(
+            parse_guardrails.journey(read, *each)
+            for each in read.named(read.few(fields.get("journeys"), parse_guardrails.JOURNEYS))
+        ),
+        concerns=tuple(
+            parse_guardrails.concern(read, *each)
+            for each in read.named(read.few(fields.get("concerns"), parse_guardrails.JOURNEYS))
+        ),
         experience=_experience(read, fields.get("experience")),
         exploration=_exploration(read, fields.get("exploration")),
         examples=parse_examples.examples(read, fields.get("examples")),
@@ -159,14 +168,11 @@ def _check_conditions(catalog: Catalog, tree: Tree, sink: Sink) -> None:
         sink.add_at(Finding(path="", code="too_large", message=text), (1, 1))
         return
     for source, paths in places.items():
-        faults = () if sink.full else check_condition(source, words)
-        for path in paths if faults else ():
-            node = tree.at(path)
-            placed = (
-                tree.places(node, [fault.offset for fault in faults])
-                if node and not sink.full
-                else [(0, 0)] * len(faults)
-            )
+        if sink.full:
+            break
+        faults = check_condition(source, words)
+        for path in paths[: FINDINGS // len(faults) + 1] if faults else ():
+            placed = tree.places(tree.at(path), [fault.offset for fault in faults])
             for fault, place in zip(faults, placed, strict=True):
                 sink.add_at(Finding(path=path, code=fault.code, message=fault.message), place, once=False)
 
@@ -175,12 +181,10 @@ def _conditions(catalog: Catalog) -> Iterator[tuple[str, str]]:
     """Yield path and source of every condition."""
     for group in catalog.groups:
         yield from _layers(f"groups.{group.name}", group)
-        for i, each in enumerate(group.context_weights):
-            yield f"groups.{group.name}.context_weights[{i}].when", each.when
+        yield from _weights(f"groups.{group.name}", group.context_weights)
     for action in catalog.actions:
         yield from _layers(f"actions.{action.name}", action)
-        for i, each in enumerate(action.context_weights):
-            yield f"actions.{action.name}.context_weights[{i}].when", each.when
+        yield from _weights(f"actions.{action.name}", action.context_weights)
         for treatment in action.treatments:
             yield from _layers(f"actions.{action.name}.treatments.{treatment.name}", treatment)
 
@@ -189,3 +193,9 @@ def _layers(path: str, policy: Policy) -> Iterator[tuple[str, str]]:
     for layer in LAYERS:
         if source := getattr(policy, layer):
             yield f"{path}.{layer}", source
+
+
+def _weights(path: str, weights: tuple[ContextWeight, ...]) -> Iterator[tuple[str, str]]:
+    for i, weight in enumerate(weights):
+        if weight.when:
+            yield f"{path}.context_weights[{i}].when", weight.when

@@ -1,4 +1,4 @@
-"""Reads the sections of a catalog file that say where nbx can speak and what it may say: placements, groups, actions."""
+"""Reads the sections of a catalog file that say where nbx speaks and what it may say: placements, groups, actions."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 VALUE_STRENGTH = 10.0
 """Acceptances that the prior of a learned value counts for, unless said otherwise."""
+LIMITS = 16
+"""Most limits in one list: each is counted in every decision."""
 WEIGHTS = 16
 """Most context weights of an action or a group: each is asked in every decision."""
 _POLICY = (*LAYERS, "starts", "ends")
@@ -69,7 +71,7 @@ def _goal(read: Reader, node: Node | None) -> Goal | None:
 def limits_of(read: Reader, node: Node | None) -> tuple[Limit, ...]:
     """Read a list of limits."""
     found = []
-    for item in read.items(node):
+    for item in read.items(read.few(node, LIMITS)):
         fields = read.fields(item, ("max", "per"), required=("max", "per"))
         most = read.whole(fields.get("max"), 1, least=1, most=limits.CONTACTS)
         found.append(Limit(max=most, per_ms=read.duration(fields.get("per"), 1)))
@@ -146,18 +148,16 @@ def action(read: Reader, name: str, node: Node) -> Action:
 
 def _policy(read: Reader, fields: dict[str, Node]) -> dict[str, Any]:
     """Read the fields of `Policy`."""
-    layers = {layer: read.condition(fields.get(layer)) for layer in LAYERS}
-    return {**layers, "starts_ms": read.moment(fields.get("starts")), "ends_ms": read.moment(fields.get("ends"))}
+    dates: dict[str, Any] = {f"{name}_ms": read.moment(fields.get(name)) for name in ("starts", "ends")}
+    return dates | {layer: read.condition(fields.get(layer)) for layer in LAYERS}
 
 
 def _weights(read: Reader, node: Node | None) -> tuple[ContextWeight, ...]:
     found = []
-    for item in read.items(node):
+    for item in read.items(read.few(node, WEIGHTS)):
         fields = read.fields(item, ("when", "weight"), required=("when", "weight"))
         weight = read.above_zero(fields.get("weight"), 1.0, most=FACTOR)
-        found.append(ContextWeight(when=read.condition(fields.get("when")), weight=weight))
-    if node is not None and len(found) > WEIGHTS:
-        read.fault(node, "range", f"must have at most {WEIGHTS} weights, has {len(found)}")
+        found.append(ContextWeight(when=read.condition(fields.get("when"), needed=True), weight=weight))
     return tuple(found)
 
 

@@ -20,10 +20,8 @@ _HOLDOUTS: tuple[Literal["silent", "random"], ...] = ("silent", "random")
 
 def examples(read: Reader, node: Node | None) -> tuple[Example, ...]:
     """Read all examples."""
-    found = tuple(_example(read, name, each) for name, each in read.any_named(node, most=NAME_LENGTH))
-    if node is not None and len(found) > EXAMPLES:
-        read.fault(node, "range", f"must be at most {EXAMPLES} examples, are {len(found)}")
-    return found
+    named = read.any_named(read.few(node, EXAMPLES), most=NAME_LENGTH)
+    return tuple(_example(read, name, each) for name, each in named)
 
 
 def _example(read: Reader, name: str, node: Node) -> Example:
@@ -47,7 +45,7 @@ def _given(read: Reader, node: Node | None) -> Given:
         journey={name: read.text(each) for name, each in read.named(fields.get("journey"))},
         concern={name: read.boolean(each) for name, each in read.named(fields.get("concern"))},
         seen={
-            name: tuple(read.duration(item, 0, least=0) for item in read.items(each))
+            name: tuple(read.duration(item, 0, least=0) for item in read.items(read.few(each, limits.CONTACTS)))
             for name, each in read.named(fields.get("seen"))
         },
         paused=read.names(fields.get("paused")),

@@ -26,6 +26,14 @@ if TYPE_CHECKING:
     from nbx.catalog.nodes import Node
     from nbx.catalog.readers import Reader
 
+QUIET_HOURS = 64
+"""Most quiet hours: all are looked at when a day of a zone is first met."""
+EXCLUSIVE = 256
+"""Most sets of actions that exclude each other: each is looked at in every slate."""
+BUDGETS = 100
+"""Most budgets: each worker holds a share of each."""
+JOURNEYS = 32
+"""Most journeys, most steps of one, and most concerns: all are worked out in every decision that reads one."""
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _RULE = ("limits", "gap", "pause")
 _CLASSES: tuple[ActionClass, ...] = get_args(ActionClass)
@@ -40,9 +48,11 @@ def contact(read: Reader, node: Node | None) -> ContactPolicy:
         overall=_rule(read, fields),
         channels={name: _rule(read, read.fields(each, _RULE)) for name, each in read.named(fields.get("channels"))},
         classes={name: _rule(read, read.fields(classes[name], _RULE)) for name in _CLASSES if name in classes},
-        quiet_hours=tuple(_quiet_hours(read, item) for item in read.items(fields.get("quiet_hours"))),
+        quiet_hours=tuple(
+            _quiet_hours(read, item) for item in read.items(read.few(fields.get("quiet_hours"), QUIET_HOURS))
+        ),
         exempt=_exempt(read, fields.get("exempt")),
-        exclusive=tuple(read.names(item) for item in read.items(fields.get("exclusive"))),
+        exclusive=tuple(read.names(item) for item in read.items(read.few(fields.get("exclusive"), EXCLUSIVE))),
     )
 
 
@@ -110,7 +120,7 @@ def holdout(read: Reader, node: Node | None) -> Holdout:
 
 def journey(read: Reader, name: str, node: Node) -> Journey:
     """Read one journey."""
-    steps = read.fields(node, ("steps",), required=("steps",)).get("steps")
+    steps = read.few(read.fields(node, ("steps",), required=("steps",)).get("steps"), JOURNEYS)
     if steps is not None and steps.kind == "map" and not steps.entries:
         read.fault(steps, "missing", "must have at least one step")
     return Journey(name=name, steps=tuple(_step(read, word, each) for word, each in read.named(steps)))

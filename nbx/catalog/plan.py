@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nbx.catalog.budgets import BudgetPlan, ResourceUse, budget_plans, resource_uses
+from nbx.catalog.condition_code import Evaluate, compile_all
 from nbx.catalog.conditions import Condition, compile_condition
 from nbx.catalog.model import LAYERS, Action, Catalog, Exploration, Group, Layer, Limit, Placement, Policy, Treatment
 from nbx.catalog.rules import OVERALL, Rules, channel_scope, class_scope, group_scope
+from nbx.catalog.vocabulary import vocabulary
 from nbx.features.schema import Value
 from nbx.features.state import CustomerState
 from nbx.features.vector import Resolver, VectorLayout
@@ -76,7 +78,7 @@ class Option(NamedTuple):
 
 
 class Scope(NamedTuple):
-    """Where contacts are counted together, beyond single actions."""
+    """Where contacts are counted together; an action is one too."""
 
     key: str
     """As `nbx.catalog.rules` says."""
@@ -129,12 +131,17 @@ class PlacementPlan:
     checks: tuple[Check, ...]
     """By layer; a group's before its actions'."""
     weights: tuple[Weight, ...]
+    compiled: dict[int, int]
+    """Condition in `Plan.conditions` that `evaluate` answers → its place in the answer."""
+    evaluate: Evaluate
     paths: frozenset[str]
-    """Names that the conditions read, `customer.age` and the like: no others are prepared."""
-    limited: dict[str, int]
-    """Action that has limits of its own → its position."""
-    scopes: tuple[Scope, ...]
-    """Those with limits or a gap."""
+    """Names that the conditions read, `customer.age` and the like: no others are prepared where `cel` is asked."""
+    scopes: dict[str, Scope]
+    """Key → scope, of those with limits."""
+    gaps: tuple[Scope, ...]
+    """Scopes that have a gap."""
+    least: dict[str, int]
+    """Scope → `max` of its least limit."""
     pausable: dict[str, Positions]
     """Scope → positions that its pause holds back."""
     together: tuple[tuple[Positions, int], ...]
@@ -186,6 +193,8 @@ class Plan:
             if any(path in personal or not path.startswith(("customer.", "request.")) for path in condition.paths)
         )
         """Conditions that read something personal."""
+        words = vocabulary(catalog.features, catalog.journeys, catalog.concerns)
+        self._types = {path: word.type for path, word in words.items()}
         self._number = {source: i for i, source in enumerate(sources)}
         self.placements = {p.name: self._placement_plan(p, goal_rows[p.name]) for p in catalog.placements}
 
@@ -198,6 +207,11 @@ class Plan:
         checks, weights = self._checks(actions), self._weights(actions)
         used = {check.number for check in checks} | {weight.number for weight in weights}
         used |= {number for each in options for option in each for _, number in option.checks}
+        scopes = list(self._scopes(placement, actions))
+        ordered = sorted(used)
+        fixed = {"request.placement": placement.name, "request.channel": placement.channel}
+        answered, evaluate = compile_all((self.conditions[number].source for number in ordered), self._types, fixed)
+        compiled = [number for number, known in zip(ordered, answered, strict=True) if known]
         contact, consent = self.catalog.contact, self.catalog.consent
         mandatory = np.array([a.action_class == "mandatory" for a in actions], dtype=bool)
         return PlacementPlan(
@@ -226,11 +240,13 @@ class Plan:
             terms=tuple(_terms(actions, groups)),
             checks=checks,
             weights=weights,
+            compiled={number: i for i, number in enumerate(compiled)},
+            evaluate=evaluate,
             paths=frozenset(path for number in used for path in self.conditions[number].paths),
-            limited={action.name: i for i, action in enumerate(actions) if action.limits},
-            scopes=tuple(s for s in self._scopes(placement, actions) if s.limits or s.gap_ms),
-            pausable={s.key: s.held for s in self._scopes(placement, actions)}
-            | {action.name: np.array([i]) for i, action in enumerate(actions)},
+            scopes={scope.key: scope for scope in scopes if scope.limits},
+            gaps=tuple(scope for scope in scopes if scope.gap_ms),
+            least={scope.key: min(limit.max for limit in scope.limits) for scope in scopes if scope.limits},
+            pausable={scope.key: scope.held for scope in scopes},
             together=tuple(_together(self.catalog, actions)),
             budgets=resource_uses(self.budgets, actions),
         )
@@ -263,6 +279,9 @@ class Plan:
         contact = self.catalog.contact
         held = _where(action.action_class not in contact.exempt for action in actions)
         everything = np.arange(len(actions))
+        for position, action in enumerate(actions):
+            itself = np.array([position])
+            yield Scope(action.name, action.limits, 0, itself, itself)
         for group in self.catalog.groups:
             members = _where(action.group == group.name for action in actions)
             if len(members):

@@ -99,6 +99,14 @@ class Reader:
         self._wrong(node, "must be a list, such as [a, b]")
         return ()
 
+    def few(self, node: Node | None, most: int) -> Node | None:
+        """Return a list or mapping that may have so many entries; None when it has more."""
+        count = len(node.items) + len(node.entries) if node is not None else 0
+        if node is None or count <= most:
+            return node
+        self.fault(node, "too_many", f"must have at most {most} entries, has {count}")
+        return None
+
     def some(self, node: Node | None) -> Sequence[Node]:
         """Return the members of a list that must have one, and none twice."""
         found = self.items(node)
@@ -148,8 +156,11 @@ class Reader:
             self.fault(node, "missing", "must not be empty")
         return value
 
-    def condition(self, node: Node | None) -> str:
-        """Return a condition's source."""
+    def condition(self, node: Node | None, *, needed: bool = False) -> str:
+        """Return a condition's source; `needed`: it must not be empty."""
+        if needed and node is not None and node.kind == "scalar" and not node.text.strip():
+            self.fault(node, "missing", "must not be empty")
+            return ""
         if node is not None and node.kind == "scalar" and node.text in ("true", "false") and not node.style:
             return node.text
         return self.text(node, most=CONDITION_LENGTH)

@@ -87,9 +87,9 @@ async def current_number(redis: Redis) -> int:
     return int(await redis.get(CATALOG_CURRENT) or 0)
 
 
-async def packed_release(redis: Redis, number: int) -> bytes:
+async def packed_release(redis: Redis, number: int) -> bytes | str:
     """Return a release as stored, JSON; `Unknown` when there is none of that number."""
-    packed: bytes | None = await redis.get(release_key(number))
+    packed = await redis.get(release_key(number))
     if packed is None:
         raise Unknown(f"release {number} does not exist", field="release", code="release_unknown")
     return packed
@@ -106,8 +106,7 @@ async def release_text(redis: Redis, number: int) -> str:
     if text is None:
         await packed_release(redis, number)
         raise Unknown(f"release {number} was published without a text", field="release", code="release_text_unknown")
-    decoded: str = text.decode()
-    return decoded
+    return as_text(text)
 
 
 async def history(redis: Redis, count: int, before: int = 0) -> list[Head]:
@@ -177,7 +176,7 @@ async def publish(
         pipe.set(release_key(release.number), await asyncio.to_thread(msgspec.json.encode, release), nx=True)
         if source.text:
             pipe.set(release_text_key(release.number), source.text)
-        pipe.hset(CATALOG_HISTORY, str(release.number), msgspec.json.encode(_head(release)))  # type: ignore[arg-type]
+        pipe.hset(CATALOG_HISTORY, str(release.number), msgspec.json.encode(_head(release)))
         pipe.set(CATALOG_CURRENT, release.number)
         if source.draft:
             pipe.delete(draft_key(source.draft), draft_text_key(source.draft))
@@ -206,14 +205,19 @@ async def rollback(
         As `publish`.
     """
     old = await load_release(redis, number)
-    text = await redis.get(release_text_key(number)) or b""
-    source = Source(text=text.decode(), rollback_of=number)
+    text = await redis.get(release_text_key(number))
+    source = Source(text=as_text(text or b""), rollback_of=number)
     return await publish(redis, old.catalog, author=author, note=note, at_ms=at_ms, base=base, source=source)
 
 
-async def difference(packed: bytes | None, after: Catalog) -> tuple[str, ...]:
+async def difference(packed: bytes | str | None, after: Catalog) -> tuple[str, ...]:
     """Say what a catalog changes against a stored release, beside the event loop; None: against nothing."""
     return await asyncio.to_thread(lambda: diff(_DECODE(packed).catalog if packed else None, after))
+
+
+def as_text(value: object) -> str:
+    """Return a value of Redis as text."""
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _head(release: Release) -> Head:

@@ -52,7 +52,7 @@ class ActionRules:
     """The action's own."""
     group_limits: tuple[Limit, ...]
     counts_in: tuple[str, ...]
-    """Scopes in which its exposures count, but for the channel's."""
+    """Scopes in which its exposures count, but for the channel's and the overall one."""
     pauses: tuple[tuple[str, Pause], ...]
     """(scope, what an outcome of the action pauses there), but for the channel's."""
 
@@ -111,7 +111,7 @@ class Rules:
                 action.action_class,
                 action.limits,
                 self.groups[action.group].limits,
-                (action.name, group_scope(action.group), class_scope(action.action_class), OVERALL),
+                (action.name, group_scope(action.group), class_scope(action.action_class)),
                 tuple(
                     (scope, pause)
                     for scope, pause in (

@@ -7,7 +7,6 @@ limit is passed by a fraction.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 import numpy as np
@@ -17,6 +16,9 @@ from nbx.catalog.plan import PlacementPlan, Positions, Scope
 from nbx.catalog.rules import OVERALL, Rules, channel_scope
 from nbx.experience.entries import SharedLimit
 from nbx.features.state import CustomerState
+
+
+COUNTLESS = 1 << 62
 
 
 class Contacts:
@@ -33,41 +35,65 @@ class Contacts:
     """
 
     def __init__(self, state: CustomerState, rules: Rules, now_ms: int) -> None:
-        self._now_ms = now_ms
-        self._times: dict[str, list[list[int]]] = defaultdict(list)
+        self._state, self._rules, self._now_ms = state, rules, now_ms
+        total: dict[str, int] = {}
+        known = rules.actions
         for action, times in state.exposures.items():
-            if times:
-                for scope in _scopes_of(action, rules):
-                    self._times[scope].append(times)
-        for channel, times in state.touches.items():
-            self._times[channel_scope(channel)].append(times)
-        self._open: Counter[str] = Counter()
+            if count := len(times):
+                for scope in known[action].counts_in if action in known else (action,):
+                    total[scope] = total.get(scope, 0) + count
+        self._touched = {channel_scope(channel): times for channel, times in state.touches.items()}
+        for scope, times in self._touched.items():
+            if count := len(times):
+                total[scope] = count
+                total[OVERALL] = total.get(OVERALL, 0) + count
+        self._open: dict[str, int] = {}
         for reserved in state.reserved.values():
             if reserved.until_ms > now_ms:
-                self._open.update(_scopes_of(reserved.action, rules))
-                self._open[channel_scope(reserved.channel)] += 1
-        self.met = dict.fromkeys((*self._times, *self._open))
-        """Scopes in which there is anything, in the order of the state."""
+                scopes = known[reserved.action].counts_in if reserved.action in known else (reserved.action,)
+                for scope in (*scopes, channel_scope(reserved.channel), OVERALL):
+                    self._open[scope] = self._open.get(scope, 0) + 1
+        for scope, count in self._open.items():
+            total[scope] = total.get(scope, 0) + count
+        self.total = total
+        """Scope → all exposures on record and open reservations; scopes without any are not in it."""
 
     def left(self, scope: str, limit: Limit) -> int:
         """Return how many exposures a limit still allows; below 1: none."""
+        if scope not in self.total:
+            return limit.max
         since_s = (self._now_ms - limit.per_ms) // 1000
-        seen = sum(len(times) - bisect_left(times, since_s) for times in self._times.get(scope, ()))
-        return limit.max - seen - self._open[scope]
+        seen = sum(len(times) - bisect_left(times, since_s) for times in self._times(scope))
+        return limit.max - seen - self._open.get(scope, 0)
 
     def too_soon_ms(self, scope: str, gap_ms: int) -> int:
         """Return until when nothing may be shown in a scope, epoch milliseconds; 0: it may now."""
-        last_s = max((times[-1] for times in self._times.get(scope, ()) if times), default=None)
+        last_s = max((times[-1] for times in self._times(scope) if times), default=None)
         until_ms = (last_s + 1) * 1000 + gap_ms if last_s is not None else 0
-        if self._open[scope]:
+        if scope in self._open:
             until_ms = max(until_ms, self._now_ms + gap_ms)
         return until_ms if until_ms > self._now_ms else 0
+
+    def _times(self, scope: str) -> Iterator[list[int]]:
+        """Yield the exposures that count in a scope, epoch seconds, ascending in each list."""
+        exposures = self._state.exposures
+        if scope in exposures:
+            yield exposures[scope]
+        elif scope == OVERALL:  # every exposure was on a channel, and these are few
+            yield from self._touched.values()
+        elif scope in self._touched:
+            yield self._touched[scope]
+        else:
+            known = self._rules.actions
+            for action, times in exposures.items():
+                if action in known and scope in known[action].counts_in:
+                    yield times
 
 
 def too_soon(contacts: Contacts, placement: PlacementPlan) -> Iterator[tuple[Positions, str]]:
     """Yield what a gap holds back, and until when in words."""
-    for scope in placement.scopes:
-        if scope.gap_ms and scope.key in contacts.met:
+    for scope in placement.gaps:
+        if scope.key in contacts.total:
             until_ms = contacts.too_soon_ms(scope.key, scope.gap_ms)
             if until_ms:
                 yield scope.held, f"{scope.key}: {scope.gap_ms // 1000} s between prompts, until {until_ms}"
@@ -76,18 +102,15 @@ def too_soon(contacts: Contacts, placement: PlacementPlan) -> Iterator[tuple[Pos
 def reached_limits(contacts: Contacts, placement: PlacementPlan) -> Iterator[tuple[Positions, str]]:
     """Yield what a limit that is used up holds back, with the limit in words.
 
-    Only what this customer has met can have used anything up, so the cost grows with that, not with the catalog.
+    Only what this customer has met can have used anything up, so the cost grows with that, not with the catalog; and
+    mostly all there ever was, in the window or not, is below the least limit.
     """
-    for action in contacts.met:
-        position = placement.limited.get(action, -1)
-        for limit in placement.actions[position].limits if position >= 0 else ():
-            if contacts.left(action, limit) <= 0:
-                yield np.array([position]), _words(limit)
-    for scope in placement.scopes:
-        if scope.key in contacts.met:
+    for key, count in contacts.total.items():
+        if count >= placement.least.get(key, COUNTLESS):
+            scope = placement.scopes[key]
             for limit in scope.limits:
-                if contacts.left(scope.key, limit) <= 0:
-                    yield scope.held, f"{scope.key}: {_words(limit)}"
+                if contacts.left(key, limit) <= 0:
+                    yield scope.held, _words(limit) if key in placement.position else f"{key}: {_words(limit)}"
 
 
 def shared_limits(
@@ -95,8 +118,8 @@ def shared_limits(
 ) -> tuple[SharedLimit, ...]:
     """Return what a slate of `slots` could overshoot by itself: limits of scopes, and actions that exclude each other."""
     shared = []
-    for scope in placement.scopes:
-        if scope.limits:
+    for scope in placement.scopes.values():
+        if len(scope.counted) > 1:
             allowance = min(contacts.left(scope.key, limit) for limit in scope.limits)
             limit = _shared(scope, positions, allowance, slots)
             if limit is not None:
@@ -116,13 +139,6 @@ def _shared(scope: Scope, positions: Positions, allowance: int, slots: int) -> S
         return SharedLimit(tuple(indices), allowance)
     free = np.isin(positions, scope.held, invert=True)
     return SharedLimit(tuple(indices), allowance, tuple(i for i in indices if free[i]))
-
-
-def _scopes_of(action: str, rules: Rules) -> tuple[str, ...]:
-    known = rules.actions.get(action)
-    if known is None:
-        return (action, OVERALL)
-    return known.counts_in
 
 
 def _words(limit: Limit) -> str:

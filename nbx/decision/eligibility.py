@@ -88,7 +88,7 @@ def candidates(
         if pause.until_ms > facts.now_ms and scope in placement.pausable:
             where = "" if scope in placement.position else f"{scope}: "
             filter_.remove(placement.pausable[scope], "paused", f"{where}{pause.outcome}, until {pause.until_ms}")
-    if contacts.met:
+    if contacts.total:
         for positions, detail in too_soon(contacts, placement):
             filter_.remove(positions, "too_soon", detail)
         for positions, detail in reached_limits(contacts, placement):
@@ -118,26 +118,38 @@ class _Filter:
 
 
 class _Conditions:
-    """Evaluates each condition once, when it is first asked for."""
+    """Answers each condition, and evaluates none twice."""
 
     def __init__(self, plan: Plan, placement: PlacementPlan, facts: Facts) -> None:
         self._plan = plan
         self._placement = placement
         self._facts = facts
-        self._known: dict[int, tuple[str, str] | None] = {}
+        self._asked: dict[int, tuple[str, str] | None] = {}
         self._context: Context | None = None
+        self._compiled = placement.compiled
+        self._held: tuple[bool, ...] = ()
+        if self._compiled:
+            try:
+                self._held = placement.evaluate(facts.values, facts.relationship, facts.journey, facts.concern)
+            except Exception:  # noqa: BLE001 - a value is not of its type, and `cel` knows what comes of that
+                self._compiled = {}
 
     def failure(self, number: int, reason: str) -> tuple[str, str] | None:
         """Return reason and detail when a condition does not hold; `reason` is that of one which is simply false."""
-        if number not in self._known:
-            self._known[number] = self._ask(number)
-        failed = self._known[number]
+        plan = self._plan
+        if not self._facts.personalised and number in plan.personal:
+            return "needs_personalise", plan.conditions[number].source
+        place = self._compiled.get(number, -1)
+        if place >= 0:
+            return None if self._held[place] else (reason, plan.conditions[number].source)
+        if number not in self._asked:
+            self._asked[number] = self._ask(number)
+        failed = self._asked[number]
         return failed if failed is None or failed[0] else (reason, failed[1])
 
     def _ask(self, number: int) -> tuple[str, str] | None:
+        """Ask `cel`."""
         condition = self._plan.conditions[number]
-        if not self._facts.personalised and number in self._plan.personal:
-            return "needs_personalise", condition.source
         if self._context is None:
             self._context = build_context(_condition_values(self._placement, self._facts))
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 
 from msgspec import Struct
 
@@ -162,7 +163,7 @@ def _worth(choice: Choice, came: Mapping[str, None]) -> dict[str, float]:
 
 
 def _misranked(ranking: list[str], worth: Mapping[str, float]) -> Iterator[str]:
-    for first, second in zip(ranking, ranking[1:], strict=False):
+    for first, second in pairwise(ranking):
         if not worth[first] > worth[second]:
             yield (
                 f"{first}: expected to be worth more than {second}; "
@@ -190,7 +191,7 @@ def _cells(aggregate: Aggregate, value: Value, now_ms: int) -> list[Value]:
 
 def _way_to(journey: Journey, step: str) -> tuple[str, ...] | None:
     """Return the shortest way to a step of a journey, first step first; None when there is none."""
-    ways = {each.name: (each.name,) for each in journey.steps if not each.after}
+    ways: dict[str, tuple[str, ...]] = {each.name: (each.name,) for each in journey.steps if not each.after}
     while step not in ways:
         further = {
             each.name: (*ways[before], each.name)

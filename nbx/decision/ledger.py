@@ -223,10 +223,11 @@ class Ledger:
             if answer.amount < 0:
                 self._retire(lease)
             else:
-                lease.short = answer.amount - lease.granted < asked
+                if asked:
+                    lease.short = answer.amount - lease.granted < asked
+                    if lease.short:
+                        self._not_before[lease.window] = now_ms + AGAIN_MS
                 lease.granted = answer.amount
-            if lease.short:
-                self._not_before[lease.window] = now_ms + AGAIN_MS
             if answer.expired:
                 self._orphans[answer.expired] = lease.window
         finally:
@@ -242,7 +243,7 @@ class Ledger:
         return self._current.get(lease.window.resource) is lease
 
     async def _give_back(self, lease: _Lease) -> None:
-        if lease.flying:
+        if lease.flying or lease.asking:
             return
         if lease.doubtful:
             await self._take_back(lease.name, lease.window)

@@ -18,15 +18,18 @@ from msgspec import DecodeError, json, structs
 from nbx.bandits.snapshot import BoundModel
 from nbx.catalog.plan import PlacementPlan, Plan
 from nbx.clock import Clock
+from nbx.decision.budgets import NO_BUDGETS
 from nbx.decision.choice import decide
 from nbx.decision.degraded import degraded_entry, degraded_reply
 from nbx.decision.explain import explain
+from nbx.decision.ledger import Ledger
 from nbx.decision.messages import DecideReply, DecideRequest
 from nbx.decision.record import decision_entry, reply
 from nbx.errors import Invalid, TooLarge, Unavailable, Unknown
 from nbx.experience.entries import DecisionEntry, encode_entry
 from nbx.experience.fold import fold
 from nbx.experience.lifecycle import encode_open, keep_ms
+from nbx.experience.merging import Merging, merge_timers
 from nbx.features.keys import partition_keys
 from nbx.features.schema import checked_values
 from nbx.features.state import CustomerState, decode_state, encode_state
@@ -73,9 +76,11 @@ class DecisionService:
         Of the draws.
     observe
         Told every committed or degraded decision, and the seconds it took in all.
+    ledger
+        What may be spent of budgets; None: budgets bound nothing.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is told once, by name
         self,
         store: Store,
         serving: PlanSource,
@@ -86,6 +91,7 @@ class DecisionService:
         request_ttl_ms: int,
         salt: str,
         observe: Callable[[DecisionEntry, float], None] = lambda _, __: None,
+        ledger: Ledger | None = None,
     ) -> None:
         self._store = store
         self._serving = serving
@@ -95,6 +101,8 @@ class DecisionService:
         self._request_ttl_ms = request_ttl_ms
         self._salt = salt
         self._observe = observe
+        self._ledger = ledger
+        self._merging = Merging(store, lambda: serving.current()[0], clock, partitions=partitions, salt=salt)
         self.degraded: deque[DecisionEntry] = deque(maxlen=DEGRADED_QUEUE)
         """Degraded decisions not logged yet, oldest first; `nbx.decision.recovery` drains it."""
         self.dropped = 0
@@ -116,11 +124,7 @@ class DecisionService:
         plan, model = self._serving.current()
         request, placement = _checked(request, plan)
         deadline_ms = min(request.deadline_ms or self._deadline_ms, 10_000)
-        partition = partition_of(request.customer_id, self._partitions)
-        keys = partition_keys(partition)
-        wanted = [keys.customer(request.customer_id)]
-        if request.request_id:
-            wanted.append(keys.request(request.customer_id, request.request_id))
+        partition, wanted = self._wanted(request)
         reason = STATE_CONTENDED
         decision_id = ""
         try:
@@ -130,9 +134,23 @@ class DecisionService:
                     return _stored(stored[0])
                 version, struct = versioned(packed)
                 state = decode_state(struct)
+                if state.merged_into:
+                    find = self._merging.peek if request.mode == "preview" else self._merging.settled
+                    known = await find(request.customer_id, lambda: _left_ms(started_ns, deadline_ms))
+                    request = structs.replace(request, customer_id=known.customer_id)
+                    partition, wanted = self._wanted(request)
+                    if request.mode == "live":
+                        continue
+                    version, state = known.version, known.state
                 now_ms = self._clock.now_ms()
+                purse = NO_BUDGETS
+                if placement.budgets and self._ledger is not None:
+                    if self._ledger.falls_short(placement.budgets, request.slots, now_ms):
+                        left_ms = _left_ms(started_ns, deadline_ms) / 2  # late: it is decided without, not degraded
+                        await self._ledger.fill(placement.budgets, request.slots, now_ms, left_ms)
+                    purse = self._ledger.purse(placement.budgets, now_ms)
                 decision_id = new_decision_id(partition, now_ms)
-                choice = decide(plan, model, state, request, decision_id, now_ms, salt=self._salt)
+                choice = decide(plan, model, state, request, decision_id, now_ms, salt=self._salt, purse=purse)
                 entry = decision_entry(
                     choice,
                     request,
@@ -146,7 +164,12 @@ class DecisionService:
                 answer = reply(entry, choice, _explanation(entry, request))
                 if request.mode == "preview":
                     return answer
-                verdict = await self._commit(state, version, entry, answer, plan, _left_ms(started_ns, deadline_ms))
+                left_ms = _left_ms(started_ns, deadline_ms)
+                if purse and self._ledger is not None:
+                    # no await since the purse was looked into: it still holds what was chosen
+                    spent = self._ledger.take(placement.budgets, [slot.action for slot in entry.slots], now_ms)
+                    entry = structs.replace(entry, spent=spent) if spent else entry
+                verdict = await self._commit(state, version, entry, answer, plan, left_ms)
                 if verdict is None:
                     self._observe(entry, (time.perf_counter_ns() - started_ns) / 1e9)
                     return answer
@@ -159,18 +182,34 @@ class DecisionService:
                 self.uncertain.append((decision_id, request.customer_id, request.slots))
         return self._degraded_reply(plan, placement, request, partition, reason, started_ns)
 
+    def _wanted(self, request: DecideRequest) -> tuple[int, list[str]]:
+        """Return the customer's partition, and the keys that a decision reads there."""
+        keys = partition_keys(partition := partition_of(request.customer_id, self._partitions))
+        wanted = [keys.customer(request.customer_id)]
+        if request.request_id:
+            wanted.append(keys.request(request.customer_id, request.request_id))
+        return partition, wanted
+
     async def _commit(
         self, state: CustomerState, version: int, entry: DecisionEntry, answer: DecideReply, plan: Plan, left_ms: float
     ) -> bytes | None:
-        """Commit a decision: None when done, the stored reply when there is one, empty on a version conflict."""
-        commit = _commit_of(state, version, entry, plan)
-        if entry.request.request_id:
+        """Commit a decision: None when done, the stored reply when there is one, empty: decide again."""
+        verdict = None
+        try:
+            commit = _commit_of(state, version, entry, plan)
             keys = partition_keys(commit.partition)
-            key = keys.request(entry.customer_id, entry.request.request_id)
-            put = Put(key, _ENCODE(answer), self._request_ttl_ms, only_new=True)
-            commit = structs.replace(commit, puts=(*commit.puts, put))
-        committed = await self._store.commit(commit, left_ms)
-        return None if committed.verdict is Verdict.DONE else committed.existing
+            if entry.request.request_id:
+                key = keys.request(entry.customer_id, entry.request.request_id)
+                put = Put(key, _ENCODE(answer), self._request_ttl_ms, only_new=True)
+                commit = structs.replace(commit, puts=(*commit.puts, put))
+            if entry.spent and self._ledger is not None:
+                commit = structs.replace(commit, spends=self._ledger.spends(entry.spent, keys))
+            committed = await self._store.commit(commit, left_ms)
+            verdict = committed.verdict
+        finally:
+            if entry.spent and self._ledger is not None:
+                self._ledger.settle_commit(entry.spent, verdict)
+        return None if verdict is Verdict.DONE else committed.existing
 
     def _degraded_reply(
         self, plan: Plan, placement: PlacementPlan, request: DecideRequest, partition: int, reason: str, started_ns: int
@@ -201,6 +240,7 @@ class DecisionService:
             version, struct = versioned(packed)
             commit = _commit_of(decode_state(struct), version, structs.replace(entry, state_version=version), plan)
             if (await self._store.commit(commit, 1_000.0)).verdict is not Verdict.STALE:
+                await self._merging.settled(entry.customer_id)  # of an alias: its canonical customer's to know
                 return
         raise Unavailable(f"customer {entry.customer_id} is being changed by too many at once", code=STATE_CONTENDED)
 
@@ -255,6 +295,7 @@ def _commit_of(state: CustomerState, version: int, entry: DecisionEntry, plan: P
     assert folded.decision is not None
     kept_ms = keep_ms(folded.decision, plan.rules.remember_ms)
     opened = Put(keys.decision(entry.decision_id), encode_open(folded.decision), kept_ms, only_new=True)
+    arm = merge_timers(entry.customer_id, state, entry.at_ms)[0] if state.merged_into else ()
     return Commit(
         partition=partition,
         customer_key=keys.customer(entry.customer_id),
@@ -262,7 +303,7 @@ def _commit_of(state: CustomerState, version: int, entry: DecisionEntry, plan: P
         state=encode_state(state),
         entries=(encode_entry(entry),),
         puts=(opened,),
-        arm=folded.arm,
+        arm=(*folded.arm, *arm),
     )
 
 

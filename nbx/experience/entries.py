@@ -307,6 +307,8 @@ class EraseEntry(Struct, frozen=True, kw_only=True, array_like=True, tag="erase"
     """Stored replies removed."""
     taught: tuple[Taught, ...]
     """In the order in which the slots first taught something."""
+    aliases: dict[str, str] = field(default_factory=dict)
+    """Other ids of the customer → their own erasure, made before this one."""
 
 
 class AliasEntry(Struct, frozen=True, kw_only=True, array_like=True, tag="alias"):

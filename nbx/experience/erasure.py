@@ -13,6 +13,9 @@ and completes the receipt (`nbx.runtime.erasing`).
 
 The time is kept as long: a degraded decision that waited in a worker's memory meanwhile is not logged any more.
 
+Other ids of the customer are erased first, each on its partition with a receipt of its own: as long as the canonical
+customer is there, trying again finds those that are left.
+
 Not here: the log itself keeps what it holds until it is trimmed.
 """
 
@@ -40,7 +43,9 @@ from nbx.experience.entries import (
     outcomes_of,
 )
 from nbx.experience.goals import goal_timer
+from nbx.experience.identity import merge_timer
 from nbx.experience.lifecycle import decode_open
+from nbx.experience.merging import Merging
 from nbx.features.keys import MODEL_VERSION, PartitionKeys, partition_keys
 from nbx.features.state import ERASED
 from nbx.features.store import VERSION_BYTES, Commit, LogEntry, Put, Store, Verdict, versioned
@@ -88,6 +93,8 @@ class Receipt(Struct, frozen=True, kw_only=True):
     """Learner step that subtracted; snapshots from this version on are without the customer. 0: not yet."""
     remains: tuple[str, ...] = REMAINS
     """What is left where, and for how long."""
+    aliases: dict[str, str] = field(default_factory=dict)
+    """Other ids of the customer → the erasure of each, which has a receipt of its own."""
 
 
 _decode_receipt = msgspec.msgpack.Decoder(Receipt).decode
@@ -106,6 +113,7 @@ def receipt_of(entry: EraseEntry) -> Receipt:
         timers=entry.timers,
         replies=entry.replies,
         taught=len(entry.taught),
+        aliases=entry.aliases,
     )
 
 
@@ -152,9 +160,11 @@ class ErasureService:
         self._clock = clock
         self._partitions = partitions
         self._timeout_ms = timeout_ms
+        # what is half way is finished before it is erased: how that is held out makes no difference
+        self._merging = Merging(store, plan, clock, partitions=partitions, salt="", timeout_ms=timeout_ms)
 
     async def erase(self, customer_id: str, by: str = "") -> Receipt:
-        """Erase a customer; reads the whole log of the partition, half a second per 100,000 entries.
+        """Erase a customer under all ids; reads the whole log of their partitions, half a second per 100,000 entries.
 
         Raises
         ------
@@ -167,39 +177,64 @@ class ErasureService:
         NotReady
             Nothing is published.
         """
-        release = self._plan().release
+        self._plan()
         checked_id(customer_id, "customer_id")
-        partition = partition_of(customer_id, self._partitions)
-        keys = partition_keys(partition)
+        root_id = (await self._merging.settled(customer_id)).customer_id
+        aliases: dict[str, str] = {}
         past = _Past()
         for _ in range(COMMIT_ATTEMPTS):
-            # the state first: what had led to its version is in the log by then
-            (packed,) = await self._store.read([keys.customer(customer_id)], self._timeout_ms)
-            version, struct = versioned(packed)
-            if struct is None:
-                raise _unknown(customer_id, "")
-            await self._read_on(past, partition, customer_id)
-            if struct == ERASED:
-                raise _unknown(customer_id, past.erasure_id)
-            now_ms = self._clock.now_ms()
-            entry = EraseEntry(
-                customer_id=customer_id,
-                at_ms=now_ms,
-                release=release,
-                erasure_id=new_decision_id(partition, now_ms),
-                by=by,
-                state_version=version,
-                decisions=0,
-                timers=0,
-                replies=0,
-                taught=tuple(past.taught.values()),
-            )
-            entry, commit = await self._prepared(entry, past, keys)
-            if (await self._store.commit(commit, self._timeout_ms)).verdict is Verdict.DONE:
-                return receipt_of(entry)
-        raise Unavailable(
-            f"customer {customer_id} is being changed by too many at once; try again", code="state_contended"
+            root = await self._merging.settled(root_id)
+            known = {alias: await self._merging.settled(alias) for alias in root.state.aliases}
+            left = [alias for alias, found in known.items() if found.customer_id == root.customer_id]
+            for alias in left:
+                aliases[alias] = (await self._erase_alias(alias, by)).erasure_id
+            if left:  # more may have come along with them
+                continue
+            receipt = await self._try(root.customer_id, root.version, by, past, aliases)
+            if receipt is not None:
+                return receipt
+        raise _contended(customer_id)
+
+    async def _erase_alias(self, alias: str, by: str) -> Receipt:
+        past = _Past()
+        for _ in range(COMMIT_ATTEMPTS):
+            if (receipt := await self._try(alias, None, by, past, {})) is not None:
+                return receipt
+        raise _contended(alias)
+
+    async def _try(
+        self, customer_id: str, at_version: int | None, by: str, past: _Past, aliases: dict[str, str]
+    ) -> Receipt | None:
+        """Erase one id, at a version or at any; None: it changed meanwhile."""
+        partition = partition_of(customer_id, self._partitions)
+        keys = partition_keys(partition)
+        # the state first: what had led to its version is in the log by then
+        (packed,) = await self._store.read([keys.customer(customer_id)], self._timeout_ms)
+        version, struct = versioned(packed)
+        if struct is None:
+            raise _unknown(customer_id, "")
+        if at_version not in (None, version):
+            return None
+        await self._read_on(past, partition, customer_id)
+        if struct == ERASED:
+            raise _unknown(customer_id, past.erasure_id)
+        now_ms = self._clock.now_ms()
+        entry = EraseEntry(
+            customer_id=customer_id,
+            at_ms=now_ms,
+            release=self._plan().release,
+            erasure_id=new_decision_id(partition, now_ms),
+            by=by,
+            state_version=version,
+            decisions=0,
+            timers=0,
+            replies=0,
+            taught=tuple(past.taught.values()),
+            aliases=aliases,
         )
+        entry, commit = await self._prepared(entry, past, keys)
+        done = (await self._store.commit(commit, self._timeout_ms)).verdict is Verdict.DONE
+        return receipt_of(entry) if done else None
 
     async def receipt(self, erasure_id: str) -> Receipt:
         """Return a receipt; `Unknown` when there is none (any more), `Invalid` when it is no id of an erasure."""
@@ -233,7 +268,7 @@ class ErasureService:
         replies = await self._existing(
             [keys.request(entry.customer_id, request_id) for request_id in past.requests.values() if request_id]
         )
-        timers, cancel = 0, []
+        timers, cancel = 0, [merge_timer(entry.customer_id)]
         for decision_id in decision_ids:
             packed = opened.get(keys.decision(decision_id))
             decision = decode_open(packed) if packed is not None else None
@@ -294,6 +329,12 @@ def _take(past: _Past, row: LogEntry, customer_id: str) -> None:
                     past.taught[outcome.decision_id, outcome.slot] = taught
         case _:
             pass
+
+
+def _contended(customer_id: str) -> Unavailable:
+    return Unavailable(
+        f"customer {customer_id} is being changed by too many at once; try again", code="state_contended"
+    )
 
 
 def _unknown(customer_id: str, erasure_id: str) -> Unknown:

@@ -288,7 +288,7 @@ def _recharge(state: CustomerState, slot: OpenSlot, points: float, rules: Rules)
     previous = slot.told
     if previous is not None:
         charge(state, -slot.charged, slot.charged_at_ms, rules.experience)
-        state.outcomes[previous] -= 1
+        state.outcomes[previous] = state.outcomes.get(previous, 0) - 1
         if previous == "ignored" and slot.charged_at_ms // 1000 in state.ignored_s:
             state.ignored_s.remove(slot.charged_at_ms // 1000)
     charge(state, points, slot.outcome_at_ms, rules.experience)

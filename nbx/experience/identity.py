@@ -136,6 +136,7 @@ def absorb(state: CustomerState, other: CustomerState, rules: Rules) -> None:
             times[step] = max(times.get(step, at_ms), at_ms)
     for concern, turns in other.concerns.items():
         state.concerns[concern] = [max(pair) for pair in zip(state.concerns.get(concern, turns), turns, strict=True)]
+    state.holdout = stricter(state.holdout, other.holdout)
     for alias, sequence in other.aliases.items():
         state.aliases[alias] = max(state.aliases.get(alias, sequence), sequence)
 
@@ -158,7 +159,7 @@ def _take_in(state: CustomerState, entry: AbsorbEntry, rules: Rules) -> Happened
     happened = None
     if handed.state:
         absorb(state, decode_state(handed.state), rules)
-        state.holdout = entry.holdout
+        state.holdout = entry.holdout or state.holdout
     else:
         happened = Happened(decode_entry(handed.entry), decode_open(handed.decision) if handed.decision else None)
     state.aliases[entry.alias] = handed.sequence

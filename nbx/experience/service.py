@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from msgspec import Struct, structs
 
@@ -18,18 +17,21 @@ from nbx.catalog.plan import Plan
 from nbx.clock import Clock
 from nbx.errors import Invalid, NbxError, TooLarge, Unavailable
 from nbx.experience.checks import check_slot, checked_event, foreign, missing
-from nbx.experience.entries import Entry, Event, EventEntry, Outcome, ProfileEntry, TimerEntry, encode_entry
-from nbx.experience.fold import fold
+from nbx.experience.entries import Event, EventEntry, Outcome, ProfileEntry, TimerEntry
 from nbx.experience.goals import awaited
-from nbx.experience.lifecycle import SLOT_EVENTS, OpenDecision, decode_open, encode_open, keep_ms
-from nbx.features.keys import PartitionKeys, partition_keys
+from nbx.experience.identity import MERGE
+from nbx.experience.lifecycle import SLOT_EVENTS, OpenDecision, decode_open
+from nbx.experience.merging import Merging
+from nbx.experience.pending import Pending, pending_of
+from nbx.features.keys import partition_keys
 from nbx.features.schema import Value, checked_values
-from nbx.features.state import CustomerState, decode_state, encode_state
-from nbx.features.store import Commit, Put, Store, Timer, Verdict, versioned
+from nbx.features.store import Put, Store, Timer, Verdict
 from nbx.ids import checked_id, decision_ref, partition_of
 from nbx.limits import BATCH, COMMIT_ATTEMPTS
 
 _ACCEPTED = b"1"
+_PASSED_ON = "passed on"
+"""Status, on the way, of an alias's behaviour: its canonical customer's call to answer."""
 
 
 class EventResult(Struct, frozen=True, omit_defaults=True):
@@ -54,47 +56,8 @@ class _Item:
     at_ms: int
     customer_id: str = ""
     partition: int = -1
-
-
-@dataclass(slots=True)
-class _Pending:
-    """Folded, not yet committed, changes of one customer."""
-
-    keys: PartitionKeys
-    now_ms: int
-    state: CustomerState
-    version: int
-    entries: list[bytes]
-    puts: dict[str, Put]
-    arm: dict[str, Timer]
-    cancel: dict[str, None]
-
-    def fold(
-        self,
-        entry: Entry,
-        decision_id: str,
-        decision: OpenDecision | None,
-        plan: Plan,
-        others: Mapping[str, OpenDecision | None] = MappingProxyType({}),
-    ) -> tuple[Outcome, ...]:
-        """Fold an entry and note what is to be written; returns the outcomes."""
-        folded = fold(self.state, decision, entry, plan.rules, others)
-        if isinstance(entry, EventEntry | TimerEntry) and (folded.outcomes or folded.goals):
-            entry = structs.replace(entry, outcomes=folded.outcomes, goals=folded.goals)
-        self.entries.append(encode_entry(entry))
-        changed = {goal.decision_id: others[goal.decision_id] for goal in folded.goals if goal.decision_id in others}
-        for changed_id, open_decision in ({decision_id: folded.decision} | changed).items():
-            if open_decision is not None:
-                key = self.keys.decision(changed_id)
-                left_ms = keep_ms(open_decision, plan.rules.remember_ms) - (self.now_ms - open_decision.at_ms)
-                self.puts[key] = Put(key, encode_open(open_decision), max(left_ms, 60_000))
-        for member in folded.cancel:
-            self.arm.pop(member, None)
-            self.cancel[member] = None
-        for timer in folded.arm:
-            self.arm[timer.member] = timer
-            self.cancel.pop(timer.member, None)
-        return folded.outcomes
+    checked: bool = False
+    """Its decision, an alias's, was checked there."""
 
 
 class EventService:
@@ -116,6 +79,8 @@ class EventService:
         How long one store operation may take.
     observe
         Told every outcome after it is committed.
+    salt
+        Of the decisions: who is held out stays so in a merge.
     """
 
     def __init__(
@@ -128,6 +93,7 @@ class EventService:
         dedupe_ms: int,
         timeout_ms: float = 1_000.0,
         observe: Callable[[Outcome], None] = lambda _: None,
+        salt: str = "nbx",
     ) -> None:
         self._store = store
         self._plan = plan
@@ -136,6 +102,7 @@ class EventService:
         self._dedupe_ms = dedupe_ms
         self._timeout_ms = timeout_ms
         self._observe = observe
+        self.merging = Merging(store, plan, clock, partitions=partitions, salt=salt, timeout_ms=timeout_ms)
 
     async def record(self, events: Sequence[Event]) -> list[EventResult]:
         """Take events in; one result per event, in their order. An acknowledged event is in the store.
@@ -160,10 +127,20 @@ class EventService:
                 results[index] = _rejected(event, index, error)
         for index, fault in (await self._locate(items)).items():
             results[index] = _rejected(events[index], index, fault)
+        await self._record_all([item for item in items if results[item.index] is None], results, plan, now_ms)
+        foreign_ones = [item for item in items if (done := results[item.index]) and done.code == "decision_foreign"]
+        if foreign_ones:
+            own = [item for item in foreign_ones if await self._is_own(item)]
+            await self._record_all(own, results, plan, now_ms)
+        return [result for result in results if result is not None]
+
+    async def _record_all(
+        self, items: Sequence[_Item], results: list[EventResult | None], plan: Plan, now_ms: int
+    ) -> None:
+        """Record events customer by customer; `results` gets theirs."""
         groups: dict[str, list[_Item]] = defaultdict(list)
         for item in items:
-            if results[item.index] is None:
-                groups[item.customer_id].append(item)
+            groups[item.customer_id].append(item)
         done = await asyncio.gather(
             *(self._record_customer(group, plan, now_ms) for group in groups.values()), return_exceptions=True
         )
@@ -176,7 +153,6 @@ class EventService:
             else:
                 for item, result in zip(group, outcome, strict=True):
                     results[item.index] = result
-        return [result for result in results if result is not None]
 
     async def change_profile(self, customer_id: str, changes: dict[str, Value | None]) -> None:
         """Set or (None) forget declared features of a customer."""
@@ -191,7 +167,12 @@ class EventService:
         keys = partition_keys(partition := partition_of(customer_id, self._partitions))
         for _ in range(COMMIT_ATTEMPTS):
             (packed,) = await self._store.read([keys.customer(customer_id)], self._timeout_ms)
-            pending = _pending(keys, packed, self._clock.now_ms())
+            pending = pending_of(keys, packed, self._clock.now_ms())
+            if pending.state.merged_into:
+                customer_id = (await self.merging.settled(customer_id)).customer_id
+                entry = structs.replace(entry, customer_id=customer_id)
+                keys = partition_keys(partition := partition_of(customer_id, self._partitions))
+                continue
             pending.fold(entry, "", None, plan)
             if await self._commit(partition, customer_id, pending):
                 return
@@ -199,6 +180,10 @@ class EventService:
 
     async def run_timer(self, partition: int, timer: Timer) -> None:
         """Let a due timer speak, or drop it when its decision is gone."""
+        if timer.member.startswith(MERGE):
+            if (await self.merging.settled(alias := timer.member.removeprefix(MERGE))).customer_id == alias:
+                await self._store.drop_timers(partition, [timer.member])
+            return
         kind, decision_id, number = timer.member.split(":")
         plan = self._plan()
         keys = partition_keys(partition)
@@ -214,7 +199,9 @@ class EventService:
             if packed_decision is None:
                 continue
             decision = decode_open(packed_decision)
-            pending = _pending(keys, packed, self._clock.now_ms())
+            pending = pending_of(keys, packed, self._clock.now_ms())
+            if not await self._know_canonical(customer_id, pending):
+                continue
             entry = TimerEntry(
                 customer_id=customer_id,
                 at_ms=timer.due_ms,
@@ -227,7 +214,29 @@ class EventService:
             if await self._commit(partition, customer_id, pending):
                 for outcome in outcomes:
                     self._observe(outcome)
+                if pending.state.outbox:
+                    await self.merging.settled(customer_id)
                 return
+
+    async def _know_canonical(self, customer_id: str, pending: Pending) -> bool:
+        """Have an alias's canonical state at hand; False: a handover had to be finished first, `pending` is stale."""
+        if pending.state.merged_into:
+            pending.canonical = (await self.merging.settled(customer_id)).state
+        return not pending.state.outbox
+
+    async def _is_own(self, item: _Item) -> bool:
+        """Tell whether an event's decision was made under another id of its customer, and put it there."""
+        partition = decision_ref(item.event.decision_id).partition
+        if partition >= self._partitions:
+            return False
+        key = partition_keys(partition).decision(item.event.decision_id)
+        (packed,) = await self._store.read([key], self._timeout_ms)
+        if packed is None:
+            return False
+        owner = decode_open(packed).customer_id
+        known = [await self.merging.peek(customer_id) for customer_id in (owner, item.event.customer_id)]
+        item.customer_id, item.partition = owner, partition
+        return known[0].customer_id == known[1].customer_id
 
     async def _locate(self, items: Sequence[_Item]) -> dict[int, NbxError]:
         """Fill in customer and partition of each item; returns the errors by index."""
@@ -260,10 +269,11 @@ class EventService:
         return errors
 
     async def _record_customer(self, items: list[_Item], plan: Plan, now_ms: int) -> list[EventResult]:
-        """Record events of one customer in one commit."""
+        """Record events of one customer in one commit; an alias's behaviour in one of its canonical customer."""
         partition, customer_id = items[0].partition, items[0].customer_id
         keys = partition_keys(partition)
-        decision_ids = list(dict.fromkeys(item.event.decision_id for item in items if item.event.decision_id))
+        named = (item.event.decision_id for item in items if not item.checked)
+        decision_ids = list(dict.fromkeys(decision_id for decision_id in named if decision_id))
         wanted = [keys.customer(customer_id)]
         wanted += [keys.event(item.event.event_id) for item in items]
         wanted += [keys.decision(decision_id) for decision_id in decision_ids]
@@ -274,35 +284,87 @@ class EventService:
                 decision_id: decode_open(open_decision) if open_decision is not None else None
                 for decision_id, open_decision in zip(decision_ids, opens, strict=True)
             }
-            pending = _pending(keys, packed, self._clock.now_ms())
-            await self._read_awaited(items, decisions, pending, now_ms)
+            pending = pending_of(keys, packed, self._clock.now_ms())
+            if not await self._know_canonical(customer_id, pending):
+                continue
+            elsewhere = await self._read_awaited(items, decisions, pending, now_ms)
             results, outcomes = self._fold_all(items, marks, decisions, pending, plan, now_ms)
+            for alias, goals in elsewhere.items():
+                accepted = [item for item, result in zip(items, results, strict=True) if result.status == "accepted"]
+                await self._reach(alias, goals, accepted, plan, now_ms)
             if not pending.entries or await self._commit(partition, customer_id, pending):
                 for outcome in outcomes:
                     self._observe(outcome)
-                return results
+                return results if pending.canonical is None else await self._passed_on(items, results, plan, now_ms)
         raise _contended(customer_id)
 
-    async def _read_awaited(
-        self, items: Sequence[_Item], decisions: dict[str, OpenDecision | None], pending: _Pending, now_ms: int
+    async def _passed_on(
+        self, items: Sequence[_Item], results: list[EventResult], plan: Plan, now_ms: int
+    ) -> list[EventResult]:
+        """Have the canonical customer of an alias take in what has just been committed, and the alias's behaviour."""
+        known = await self.merging.settled(items[0].customer_id)
+        partition = partition_of(known.customer_id, self._partitions)
+        behaviour = [at for at, result in enumerate(results) if result.status == _PASSED_ON]
+        moved = [
+            replace(items[at], customer_id=known.customer_id, partition=partition, checked=True) for at in behaviour
+        ]
+        if moved:
+            for at, result in zip(behaviour, await self._record_customer(moved, plan, now_ms), strict=True):
+                results[at] = result
+        return results
+
+    async def _reach(
+        self, alias: str, decision_ids: Sequence[str], items: Sequence[_Item], plan: Plan, now_ms: int
     ) -> None:
-        """Add the decisions whose goals the events may reach.
+        """Let events reach goals of decisions made under an alias, before they are the canonical customer's.
+
+        A goal is reached once, so that doing it again does no harm when the events are not committed after it.
+        """
+        keys = partition_keys(partition := partition_of(alias, self._partitions))
+        wanted = [keys.customer(alias), *(keys.decision(decision_id) for decision_id in decision_ids)]
+        for _ in range(COMMIT_ATTEMPTS):
+            packed, *opens = await self._store.read(wanted, self._timeout_ms)
+            found = zip(decision_ids, opens, strict=True)
+            decisions = {decision_id: decode_open(opened) for decision_id, opened in found if opened is not None}
+            pending = pending_of(keys, packed, self._clock.now_ms())
+            if not await self._know_canonical(alias, pending):
+                continue
+            for item in items:
+                ids = awaited(pending.state, item.event, item.at_ms, now_ms)
+                if pending.canonical is not None and any(each in decisions for each in ids):
+                    pending.fold(_entry(item, plan, now_ms, alias), "", None, plan, decisions)
+            if not pending.entries or await self._commit(partition, alias, pending):
+                return
+        raise _contended(alias)
+
+    async def _read_awaited(
+        self, items: Sequence[_Item], decisions: dict[str, OpenDecision | None], pending: Pending, now_ms: int
+    ) -> dict[str, list[str]]:
+        """Add the decisions whose goals the events may reach; returns those made under aliases, by alias.
 
         They are read after the state: a decision changes by commits on its customer only, so if the state's version
         still holds at the commit, none has come in between.
         """
         found = {each for item in items for each in awaited(pending.state, item.event, item.at_ms, now_ms)}
-        if wanted := sorted(found - decisions.keys()):
-            packed = await self._store.read([pending.keys.decision(each) for each in wanted], self._timeout_ms)
-            for decision_id, open_decision in zip(wanted, packed, strict=True):
-                decisions[decision_id] = decode_open(open_decision) if open_decision is not None else None
+        wanted = defaultdict(list)
+        for decision_id in sorted(found - decisions.keys() if pending.canonical is None else ()):
+            wanted[decision_ref(decision_id).partition].append(decision_id)
+        elsewhere = defaultdict(list)
+        for partition, ids in wanted.items():
+            keys = partition_keys(partition)
+            packed = await self._store.read([keys.decision(each) for each in ids], self._timeout_ms)
+            for decision_id, opened in zip(ids, packed, strict=True):
+                decision = decisions[decision_id] = decode_open(opened) if opened is not None else None
+                if decision is not None and decision.customer_id != items[0].customer_id:
+                    elsewhere[decision.customer_id].append(decision_id)
+        return elsewhere
 
     def _fold_all(
         self,
         items: Sequence[_Item],
         marks: Sequence[bytes | None],
         decisions: dict[str, OpenDecision | None],
-        pending: _Pending,
+        pending: Pending,
         plan: Plan,
         now_ms: int,
     ) -> tuple[list[EventResult], list[Outcome]]:
@@ -316,45 +378,36 @@ class EventService:
                 continue
             decision = decisions.get(event.decision_id)
             try:
-                check_slot(event, decision, item.customer_id, plan.rules.remember_ms, now_ms)
+                if not item.checked:
+                    check_slot(event, decision, item.customer_id, plan.rules.remember_ms, now_ms)
             except NbxError as error:
                 results.append(_rejected(event, item.index, error))
                 continue
+            if pending.canonical is not None and event.type not in SLOT_EVENTS:
+                results.append(EventResult(event.event_id, _PASSED_ON))
+                continue
             # nothing happens to a slot before its decision: a slow clock would run its timers out at once
             began_ms = decision.at_ms if decision is not None and event.type in SLOT_EVENTS else 0
-            entry = EventEntry(
-                customer_id=item.customer_id,
-                at_ms=max(item.at_ms, began_ms),
-                release=plan.release,
-                event=event,
-                received_ms=now_ms,
-            )
+            entry = _entry(item, plan, now_ms, item.customer_id, began_ms)
             led_to = pending.fold(entry, event.decision_id, decision, plan, decisions)
             outcomes += led_to
             pending.puts[mark_key] = Put(mark_key, _ACCEPTED, self._dedupe_ms, only_new=True)
             results.append(EventResult(event.event_id, "accepted", led_to[-1].outcome if led_to else ""))
         return results, outcomes
 
-    async def _commit(self, partition: int, customer_id: str, pending: _Pending) -> bool:
-        answer = await self._store.commit(
-            Commit(
-                partition=partition,
-                customer_key=pending.keys.customer(customer_id),
-                expected_version=pending.version,
-                state=encode_state(pending.state),
-                entries=tuple(pending.entries),
-                puts=tuple(pending.puts.values()),
-                arm=tuple(pending.arm.values()),
-                cancel=tuple(pending.cancel),
-            ),
-            self._timeout_ms,
-        )
+    async def _commit(self, partition: int, customer_id: str, pending: Pending) -> bool:
+        answer = await self._store.commit(pending.commit(partition, customer_id), self._timeout_ms)
         return answer.verdict is Verdict.DONE
 
 
-def _pending(keys: PartitionKeys, packed: bytes | None, now_ms: int) -> _Pending:
-    version, struct = versioned(packed)
-    return _Pending(keys, now_ms, decode_state(struct), version, [], {}, {}, {})
+def _entry(item: _Item, plan: Plan, now_ms: int, customer_id: str, began_ms: int = 0) -> EventEntry:
+    return EventEntry(
+        customer_id=customer_id,
+        at_ms=max(item.at_ms, began_ms),
+        release=plan.release,
+        event=item.event,
+        received_ms=now_ms,
+    )
 
 
 def _rejected(event: Event, index: int, error: NbxError) -> EventResult:

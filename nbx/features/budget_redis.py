@@ -74,9 +74,7 @@ class RedisBudgets:
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
 
-    async def grant(  # noqa: PLR0913 - the port's
-        self, window: Window, lease: str, known: int, asked: int, total: int, timeout_ms: float
-    ) -> Granted:
+    async def grant(self, window: Window, lease: str, known: int, asked: int, total: int, timeout_ms: float) -> Granted:
         """Grant, or only prolong when nothing is asked."""
         until_ms = window.until_ms
         amount, expired = await self._connection.execute(

@@ -101,7 +101,7 @@ def checked_values(values: Mapping[str, Value], features: Mapping[str, Feature],
             raise Invalid(words, field=path, code="not_finite")
         kept = value if isinstance(value, bool | str) else float(value)
         feature = features.get(name)
-        if feature is not None and not isinstance(kept, _PYTHON_TYPES[feature.type]):
+        if feature is not None and not isinstance(kept, PYTHON_TYPES[feature.type]):
             raise Invalid(f"{path} is {value!r}; feature {name} is a {feature.type}", field=path, code="feature_type")
         checked[name] = kept
     return checked
@@ -114,4 +114,4 @@ def _fits_float(value: float) -> bool:
         return False
 
 
-_PYTHON_TYPES: dict[FeatureType, type] = {"number": float, "boolean": bool, "category": str}
+PYTHON_TYPES: dict[FeatureType, type] = {"number": float, "boolean": bool, "category": str}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -55,5 +55,5 @@ def append(pipe: Pipeline, change: Change) -> None:
 
 async def changes(redis: Redis, count: int) -> list[Change]:
     """Return the latest changes, newest first."""
-    rows = await redis.xrevrange(ADMIN_LOG, count=count)
+    rows: Any = await redis.xrevrange(ADMIN_LOG, count=count)
     return [_DECODE(fields[b"e"]) for _, fields in rows]

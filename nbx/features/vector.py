@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from nbx.features.aggregates import aggregate_value
 from nbx.features.kernels import scale_values
-from nbx.features.schema import Aggregate, Encoding, Feature, Value
+from nbx.features.schema import PYTHON_TYPES, Aggregate, Encoding, Feature, Value
 from nbx.features.state import CustomerState
 from nbx.hashing import hash64
 
@@ -115,7 +115,7 @@ class Resolver:
         self._context = tuple(feature.name for feature in features if feature.origin == "context")
         self._profile = {feature.name: feature.max_age_ms for feature in features if feature.origin == "profile"}
         self._aggregates = tuple(
-            (feature.name, feature.origin, aggregate_value(feature.origin, None, 0))
+            (feature.name, feature.origin, aggregate_value(feature.origin, None, 0), PYTHON_TYPES[feature.type])
             for feature in features
             if isinstance(feature.origin, Aggregate)
         )
@@ -134,9 +134,9 @@ class Resolver:
             if max_age_ms is not None and not (max_age_ms and now_ms - known.at_ms > max_age_ms):
                 values[name] = known.value
         cells = state.aggregates
-        for name, aggregate, untouched in self._aggregates:
+        for name, aggregate, untouched, kind in self._aggregates:
             value = aggregate_value(aggregate, cells[name], now_ms) if name in cells else untouched
-            if value is not None:
+            if isinstance(value, kind):  # `last` keeps whatever the event held
                 values[name] = value
         return values
 

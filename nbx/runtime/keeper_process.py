@@ -45,6 +45,7 @@ async def keep(settings: Settings) -> int:
         partitions=settings.partitions,
         dedupe_ms=settings.request_ttl_s * 1000,
         observe=observe_outcome,
+        salt=settings.salt,
     )
     log.info("keeper ready")
     away = False

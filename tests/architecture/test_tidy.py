@@ -19,8 +19,6 @@ REFUSED = {"utils", "helpers", "common", "manager", "base", "misc"}
 LONG = 460
 """Lines a file may have; beyond 400 it is argued below."""
 ARGUED = {
-    "nbx/catalog/parse.py": "one reader per section of the file format, in the order of the reference page",
-    "nbx/catalog/conditions.py": "tokenizer, vocabulary and checks of one small language",
     "nbx/bandits/kernels.py": "Numba's cache notices changes only in a kernel's own file",
     "nbx/bandits/learner.py": "the learner and its checkpoint change together",
     "nbx/cli.py": "one function per command, thin over what it calls",

@@ -15,7 +15,7 @@ from nbx.clock import ManualClock
 from nbx.errors import Unavailable
 from nbx.features.connection import STRIKES, RedisConnection
 from nbx.features.keys import partition_keys
-from nbx.features.store import Commit, Committed, LogEntry, Put, Store, Timer, Verdict, versioned
+from nbx.features.store import Commit, Committed, LogEntry, Put, Spend, Store, Timer, Verdict, versioned
 from nbx.features.store_redis import RedisStore
 from tests.redis_server import SERVERS, RedisServer
 from tests.simulation.store_fake import FakeStore
@@ -27,6 +27,7 @@ TIMEOUT_MS = 5_000
 PATIENCE_S = 20.0
 KEYS = partition_keys(3)
 ANNA = KEYS.customer("anna")
+FAR_MS = 4_000_000_000_000
 ALL_BYTES = bytes(range(256)) + b"\r\n$5\r\n" + b"\xff\x00" * 3
 
 LOOPS = [
@@ -46,6 +47,7 @@ def commit_of(
     arm: tuple[Timer, ...] = (),
     cancel: tuple[str, ...] = (),
     drop: tuple[str, ...] = (),
+    spends: tuple[Spend, ...] = (),
 ) -> Commit:
     return Commit(
         partition=partition,
@@ -57,6 +59,7 @@ def commit_of(
         arm=arm,
         cancel=cancel,
         drop=drop,
+        spends=spends,
     )
 
 
@@ -363,12 +366,16 @@ def test_a_commit_may_be_large(world: World) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [commit_of(0, state=b""), commit_of(0, puts=(Put("k", b"", 60_000), Put("l", b"", 0)))],
-    ids=["state", "ttl"],
+    [
+        commit_of(0, state=b""),
+        commit_of(0, puts=(Put("k", b"", 60_000), Put("l", b"", 0))),
+        commit_of(0, puts=(Put("k", b"", 60_000),), spends=(Spend("b", 1, FAR_MS), Spend("c", 0, FAR_MS))),
+    ],
+    ids=["state", "ttl", "amount"],
 )
 def test_wrong_commits_are_refused_before_anything(world: World, wrong: Commit) -> None:
     async def story(store: Store) -> None:
-        with pytest.raises(ValueError, match=r"state|ttl_ms"):
+        with pytest.raises(ValueError, match=r"state|ttl_ms|amount"):
             await store.commit(wrong, TIMEOUT_MS)
         assert await store.read([ANNA, "k"], TIMEOUT_MS) == [None, None]
 
@@ -427,6 +434,7 @@ def test_answers_as_the_fake_does(world: World, seed: int) -> None:
         rng = np.random.default_rng(seed)
         customers = [KEYS.customer(f"c{i}") for i in range(3)]
         marks = [KEYS.event(f"e{i}") for i in range(40)]
+        counters = [KEYS.spending(f"l{i}") for i in range(3)]
         for step in range(300):
             key = customers[rng.integers(3)]
             version, _ = versioned((await fake.read([key], TIMEOUT_MS))[0])
@@ -442,9 +450,14 @@ def test_answers_as_the_fake_does(world: World, seed: int) -> None:
                 arm=tuple(Timer(f"t{rng.integers(20)}", int(rng.integers(100))) for _ in range(rng.integers(3))),
                 cancel=tuple(f"t{rng.integers(20)}" for _ in range(rng.integers(3))),
                 drop=tuple(marks[rng.integers(40)] for _ in range(rng.integers(2))),
+                spends=tuple(
+                    Spend(key, int(rng.integers(1, 9)), 1 if rng.random() < 0.1 else FAR_MS)
+                    for key in rng.choice(counters, rng.integers(3), replace=False).tolist()
+                ),
             )
             assert await store.commit(commit, TIMEOUT_MS) == await fake.commit(commit, TIMEOUT_MS)
-        assert await store.read(customers + marks, TIMEOUT_MS) == await fake.read(customers + marks, TIMEOUT_MS)
+        keys = customers + marks + counters
+        assert await store.read(keys, TIMEOUT_MS) == await fake.read(keys, TIMEOUT_MS)
         assert await log_of(store) == await log_of(fake)
         assert await store.due(3, 60, 100) == await fake.due(3, 60, 100)
 

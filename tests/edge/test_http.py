@@ -180,7 +180,7 @@ CALLS: list[tuple[str, str, str, Any]] = [
     ),
     ("events", "POST", "/v1/events", [{"event_id": "", "type": "x", "customer_id": "s"}]),
     ("audit", "GET", "/v1/customers/http-scope-nobody", None),
-    ("catalog", "GET", "/v1/catalog/releases/1", None),
+    ("catalog", "POST", "/v1/catalog/check", {"catalog": "scoped"}),
 ]
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from nbx.errors import Unavailable
+from nbx.features import budget_redis
 from nbx.features.budget import Book, Granted, Window
-from nbx.features.budget_redis import LEASE_MS, REST_SHARE, SHARE
+from nbx.features.budget_redis import REST_SHARE, SHARE
 from nbx.features.keys import partition_keys
 from nbx.limits import BUDGET_KEPT_MS
 
@@ -25,9 +26,16 @@ class FakeBudgets:
     """`nbx.features.budget.Budgets` in memory.
 
     `before` is awaited before and `after` after each call takes effect: they may raise, wait or be cancelled.
+
+    Parameters
+    ----------
+    store
+        Its clock and counters.
+    shared
+        Others that see the same windows; None: nobody.
     """
 
-    def __init__(self, store: FakeStore) -> None:
+    def __init__(self, store: FakeStore, shared: FakeBudgets | None = None) -> None:
         self.store = store
         self.before: Callable[[], Awaitable[None]] = _nothing
         self.after: Callable[[], Awaitable[None]] = _nothing
@@ -35,10 +43,12 @@ class FakeBudgets:
         """Calls to fail although they took effect: the lost reply."""
         self.asked = 0
         """Grants asked for."""
-        self._granted: dict[Window, int] = {}
-        self._leases: dict[Window, dict[str, _Lease]] = {}
+        self._granted: dict[Window, int] = shared._granted if shared else {}
+        self._leases: dict[Window, dict[str, _Lease]] = shared._leases if shared else {}
 
-    async def grant(self, window: Window, lease: str, known: int, asked: int, total: int, timeout_ms: float) -> Granted:
+    async def grant(
+        self, window: Window, lease: str, known: int, asked: int, total: int, timeout_ms: float  # noqa: ARG002
+    ) -> Granted:
         await self.before()
         self.asked += 1
         granted = self._grant(window, lease, known, asked, total)
@@ -60,7 +70,7 @@ class FakeBudgets:
         if more < asked:
             expired = next((n for n, each in leases.items() if n != lease and each.ends_ms <= now_ms), "")
         if held.amount + more:
-            leases[lease] = _Lease(held.amount + more, now_ms + LEASE_MS)
+            leases[lease] = _Lease(held.amount + more, now_ms + budget_redis.LEASE_MS)
             self._granted[window] = granted + more
         return Granted(held.amount + more, expired)
 

@@ -10,7 +10,9 @@ import pytest
 from nbx import limits
 from nbx.catalog.lint import lint_catalog
 from nbx.catalog.model import Catalog, DefaultChoice, Goal, Limit, Pause
-from nbx.catalog.parse import DEPTH, FINDINGS, CatalogFaults, Finding, parse_catalog, scale_durations
+from nbx.catalog.nodes import DEPTH, FINDINGS
+from nbx.catalog.parse import CatalogFaults, Finding, parse_catalog
+from nbx.catalog.scaling import scale_durations
 from nbx.errors import SetupError
 from nbx.features.schema import Aggregate, Encoding
 

@@ -122,6 +122,7 @@ def outcomes(desk: Desk) -> list[Outcome | GoalOutcome]:
 
 
 def no(desk: Desk, purpose: str = "learn", *, yes: bool = False) -> None:
+    desk.clock.advance(1)
     assert desk.record("consent", customer_id="anna", properties={purpose: yes}).status == "accepted"
 
 
