@@ -34,6 +34,7 @@ from nbx.api.schemas import (
     Ready,
 )
 from nbx.api.wiring import Services
+from nbx.audit.budget_status import BudgetStatus, budget_status
 from nbx.audit.history import find_decision
 from nbx.audit.learning import LearningReport
 from nbx.audit.metrics import ERRORS, exposition
@@ -107,6 +108,11 @@ def _decision_routes(services: Services, plane: DataPlane) -> Router:
     async def replayed(decision_id: str) -> Replay:
         return replay(await find_decision(store, decision_id, partitions))
 
+    @get("/budgets", opt={"scope": "audit"}, summary="What is spent of each budget in the window that runs")
+    async def budgets() -> list[BudgetStatus]:
+        plan, now_ms = services.serving.plan(), services.clock.now_ms()
+        return list(await budget_status(services.budgets, store, plan, partitions, now_ms))
+
     @get("/customers/{customer_id:str}", opt={"scope": "audit"}, summary="What is known about a customer")
     async def customer(
         customer_id: str, events: int = Parameter(default=20, ge=0, le=500, description="Timeline entries")
@@ -132,6 +138,7 @@ def _decision_routes(services: Services, plane: DataPlane) -> Router:
             decision,
             explanation,
             replayed,
+            budgets,
             customer,
             change,
             merge,

@@ -39,6 +39,7 @@ class Services:
     connection: RedisConnection
     store: RedisStore
     serving: Serving
+    budgets: RedisBudgets
     ledger: Ledger
     decisions: DecisionService
     events: EventService
@@ -123,7 +124,8 @@ def wire(settings: Settings) -> Services:
     connection = RedisConnection(settings.effective_redis_url)
     store = RedisStore(connection)
     serving = Serving(store)
-    ledger = Ledger(RedisBudgets(connection), settings.partitions)
+    budgets = RedisBudgets(connection)
+    ledger = Ledger(budgets, settings.partitions)
     ttl_ms = settings.request_ttl_s * 1000
     return Services(
         settings=settings,
@@ -131,6 +133,7 @@ def wire(settings: Settings) -> Services:
         connection=connection,
         store=store,
         serving=serving,
+        budgets=budgets,
         ledger=ledger,
         decisions=DecisionService(
             store,

@@ -138,8 +138,9 @@ async def _latest(store: Store, partitions: int, question: ShadowQuestion) -> di
     found: dict[str, _Wanted] = {}
     erased_ms: dict[str, int] = {}
     until_ms, look_ms = question.now_ms, _FIRST_LOOK_MS
-    while len(found) < question.last and until_ms > began_ms:
-        since_ms = max(until_ms - look_ms, began_ms, 0)
+    since_ms = until_ms + 1
+    while len(found) < question.last and since_ms > began_ms:
+        since_ms = max(until_ms - look_ms, began_ms)
         async for entries in read_log(store, partitions, since_ms, until_ms):
             for entry in entries:
                 if isinstance(entry, DecisionEntry) and _replayed(entry, question):

@@ -118,6 +118,8 @@ class Call(Node, frozen=True):
 class Loop(Node, frozen=True):
     """`over.exists(variable, body)`."""
 
+    kind: str
+    """`exists`, `all`, `exists_one` or `existsOne`."""
     over: Node
     variable: str
     at: int
@@ -390,7 +392,7 @@ class _Parser:
         body = self._expression()
         self._in_loop = False
         self._expect(")")
-        return Loop(start, self._end(), over, variable.text, variable.start, body)
+        return Loop(start, self._end(), function.text, over, variable.text, variable.start, body)
 
     def _items(self, closing: str) -> tuple[Node, ...]:
         """Read expressions separated by commas, and the closing bracket; a list may end with a comma."""

@@ -33,18 +33,20 @@ SLOT_EVENTS = frozenset(get_args(OutcomeName)) | {"delivered", "seen", "skipped"
 """Events of a slot, which silence cannot have: no goal may be one of them."""
 
 
-def catalog_faults(catalog: Catalog) -> list[Finding]:
-    """Return everything that forbids publishing and that no single value shows; O(size of the catalog).
+def catalog_faults(catalog: Catalog) -> Iterator[Finding]:
+    """Yield everything that forbids publishing and that no single value shows; O(size of the catalog).
 
     An empty reference is skipped: whoever left it empty has reported that.
     """
     names = Names(catalog)
-    faults = [*_feature_faults(catalog), *_placement_faults(catalog, names)]
+    yield from _feature_faults(catalog)
+    yield from _placement_faults(catalog, names)
     for group in catalog.groups:
-        faults += _dates(f"groups.{group.name}", group)
+        yield from _dates(f"groups.{group.name}", group)
     for action in catalog.actions:
-        faults += _action_faults(action, names)
-    return [*faults, *guardrail_faults(catalog, names), *example_faults(catalog, names)]
+        yield from _action_faults(action, names)
+    yield from guardrail_faults(catalog, names)
+    yield from example_faults(catalog, names)
 
 
 def feature_width(feature: Feature) -> int:

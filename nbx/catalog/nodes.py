@@ -35,6 +35,8 @@ FINDINGS = 1000
 """Findings reported at once; more are counted."""
 
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_PRINTABLE = b"\t\n\r" + bytes(range(0x20, 0x7F))
+"""Of ASCII, to be quick about the usual file."""
 _TAG_LINE = re.compile("(?:^|[\r\n\x85\u2028\u2029])%TAG")
 _UNITS = {
     "'": re.compile(r"''|[^']", re.DOTALL),
@@ -51,7 +53,7 @@ Where: TypeAlias = "tuple[Where, str | int] | None"
 """Where a node stands: its parent's place and its key, or its number in a list; None: the root."""
 
 
-class Node(Struct):
+class Node(Struct, gc=False):
     """A value with its place. `broken`: already reported, read as if it were not there."""
 
     kind: Literal["scalar", "list", "map", "broken"]
@@ -115,7 +117,7 @@ class Sink:
         """Return what was found by position, and how many more there are."""
         findings = sorted(self.findings, key=lambda each: (each.line, each.column))
         if self.dropped:
-            text = f"and {self.dropped} more: put these right first"
+            text = f"and at least {self.dropped} more: put these right first"
             findings.append(Finding(source=self.source, path="", code="more", message=text))
         return tuple(findings)
 
@@ -153,10 +155,10 @@ class Tree:
         node, end = self.root, 0
         while step := _STEP.match(path, end):
             name, number = step.groups()
-            child = self._child(node, name) if name else node.items[int(number) :][:1]
-            if not child:
+            child = self._child(node, name) if name else _nth(node.items, int(number))
+            if child is None:
                 break
-            node, end = (child if isinstance(child, Node) else child[0]), step.end()
+            node, end = child, step.end()
         return node
 
     def places(self, node: Node, offsets: Iterable[int]) -> list[tuple[int, int]]:
@@ -199,16 +201,14 @@ class Tree:
         return root
 
     def _refuse_unreadable(self) -> None:
-        size = len(self.text)
-        if size <= limits.CATALOG_BYTES:
-            size = len(self.text.encode(errors="surrogatepass"))
-        if size > limits.CATALOG_BYTES:
+        packed = self.text.encode(errors="surrogatepass") if len(self.text) <= limits.CATALOG_BYTES else b""
+        if len(self.text) > limits.CATALOG_BYTES or len(packed) > limits.CATALOG_BYTES:
             text = f"the file must have at most {limits.CATALOG_BYTES} bytes: split the catalog"
             raise _Refused(1, 1, "too_large", text)
-        if bad := _UNPRINTABLE.search(self.text):
+        if packed.translate(None, _PRINTABLE) and (bad := _UNPRINTABLE.search(self.text)):
             text = f"the character U+{ord(bad.group()):04X} is not allowed: remove it"
             raise _Refused(self.text.count("\n", 0, bad.start()) + 1, self._column(bad.start()), "yaml", text)
-        if tag := _TAG_LINE.search(self.text):
+        if "%TAG" in self.text and (tag := _TAG_LINE.search(self.text)):
             line = self.text.count("\n", 0, tag.end()) + 1
             raise _Refused(line, 1, "tag", "%TAG lines are not allowed, nor are tags: remove it")
 
@@ -272,6 +272,10 @@ class Tree:
     def _break(self, node: Node, code: str, message: str) -> None:
         node.kind = "broken"
         self.sink.add(node, code, message)
+
+
+def _nth(items: Sequence[Node], number: int) -> Node | None:
+    return items[number] if number < len(items) else None
 
 
 class _Refused(Exception):

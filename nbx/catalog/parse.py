@@ -71,9 +71,11 @@ def parse_catalog(text: str, *, source: str = "catalog.yaml") -> Catalog:
     if root is None:
         raise CatalogFaults(sink.sorted())
     catalog = _catalog(Reader(sink), root)
-    for finding in catalog_faults(catalog):
-        node = root if sink.full else tree.at(finding.path)
+    for finding in () if sink.full else catalog_faults(catalog):
+        node = tree.at(finding.path)
         sink.add_at(finding, (node.line, node.column))
+        if sink.full:
+            break
     _check_conditions(catalog, tree, sink)
     if findings := sink.sorted():
         raise CatalogFaults(findings)

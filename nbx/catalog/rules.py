@@ -143,16 +143,6 @@ class Rules:
         rule = self.channel_rule(channel)
         return found if rule.pause is None else [*found, (channel_scope(channel), rule.pause)]
 
-    def reserves(self, action: str, channel: str) -> bool:
-        """Tell whether an exposure of an action on a channel that may still come counts for any rule."""
-        known = self.actions.get(action)
-        if known is None:
-            return False
-        if known.limits or known.group_limits:
-            return True
-        scopes = (self.contact.overall, self.class_rule(known.action_class), self.channel_rule(channel))
-        return any(scope.limits or scope.gap_ms for scope in scopes)
-
 
 def _windows_ms(catalog: Catalog) -> list[int]:
     """Return every time over which exposures are counted, and the least for which they are kept."""

@@ -169,7 +169,7 @@ def _decided(state: CustomerState, entry: DecisionEntry, rules: Rules) -> Folded
         key = f"{entry.decision_id}/{number}"
         if slot.seen_at_ms:
             _expose(state, slot, decision.channel, key, entry.at_ms, rules)
-        elif rules.reserves(slot.action, decision.channel):
+        else:  # whether a rule counts it or not: the next release's may
             until_ms = entry.at_ms + slot.delivery_ms + slot.attention_ms
             state.reserved[key] = Reservation(slot.action, until_ms, decision.channel)
         arm += lifecycle.timers(entry.decision_id, number, slot, entry.at_ms)[0]
@@ -186,7 +186,7 @@ def _event(state: CustomerState, decision: OpenDecision, entry: EventEntry, rule
     if change.exposed:
         _expose(state, slot, decision.channel, key, entry.at_ms, rules)
     if change.hidden_at_ms:
-        _hide(state, slot, decision.channel, change.hidden_at_ms)
+        _hide(state, slot, decision.channel)
     outcomes = (_settled(state, decision, key, entry, rules),) if change.settled else ()
     arm, cancel = lifecycle.timers(event.decision_id, event.slot, slot, decision.at_ms)
     over, taken_back = _withdrawn(state, decision, entry, rules)
@@ -220,6 +220,7 @@ def _timer(state: CustomerState, decision: OpenDecision, entry: TimerEntry, rule
 def _expose(state: CustomerState, slot: OpenSlot, channel: str, key: str, at_ms: int, rules: Rules) -> None:
     """Count a proved exposure, and free its reservation."""
     state.reserved.pop(key, None)
+    slot.exposed_at_ms = at_ms
     state.last_prompt_ms = max(state.last_prompt_ms, at_ms)
     for counted, name in ((state.exposures, slot.action), (state.touches, channel)):
         times = counted.get(name, [])
@@ -228,11 +229,12 @@ def _expose(state: CustomerState, slot: OpenSlot, channel: str, key: str, at_ms:
         counted[name] = [at_s for at_s in times if at_s > since_s][-CONTACTS:]
 
 
-def _hide(state: CustomerState, slot: OpenSlot, channel: str, at_ms: int) -> None:
+def _hide(state: CustomerState, slot: OpenSlot, channel: str) -> None:
     """Take back an exposure that was assumed."""
+    at_s = slot.exposed_at_ms // 1000
     for times in (state.exposures.get(slot.action, []), state.touches.get(channel, [])):
-        if at_ms // 1000 in times:
-            times.remove(at_ms // 1000)
+        if at_s in times:
+            times.remove(at_s)
 
 
 def _settled(
@@ -303,7 +305,13 @@ def _recharge(state: CustomerState, slot: OpenSlot, points: float, rules: Rules)
 def _repause(state: CustomerState, slot: OpenSlot, channel: str, key: str, rules: Rules) -> dict[str, int]:
     """Replace the pauses this slot's outcome called for; returns scope → end of those it now calls for."""
     found = {}
-    for scope, policy in rules.pauses_of(slot.action, channel):
+    policies = rules.pauses_of(slot.action, channel)
+    declared = {scope for scope, _ in policies}
+    for scope in [scope for scope in state.pauses if scope not in declared]:  # of another release
+        _pause(state, scope, Pause(0, "", key))
+    for scope in [scope for scope in state.unanswered if scope not in declared]:
+        state.unanswered[scope] = [each for each in state.unanswered[scope] if each.source != key]
+    for scope, policy in policies:
         until_ms = 0
         if slot.outcome in ("declined", "dismissed", "ignored") and not (
             slot.outcome == "ignored" and policy.ignored_count > 1
@@ -336,7 +344,7 @@ def _unanswered(state: CustomerState, scope: str, slot: OpenSlot, key: str, poli
     if slot.outcome == "ignored":
         insort(ignored, Unanswered(key, slot.outcome_at_ms), key=lambda each: (each.at_ms, each.source))
     if ignored:
-        since_ms = ignored[-1].at_ms - 2 * policy.ignored_within_ms
+        since_ms = ignored[-1].at_ms - policy.ignored_within_ms - policy.ignored_ms
         ignored = [each for each in ignored if each.at_ms >= since_ms][-CONTACTS:]
         state.unanswered[scope] = ignored
     last = policy.ignored_count - 1

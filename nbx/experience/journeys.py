@@ -58,18 +58,18 @@ def current_step(journey: Journey, times: Mapping[str, int]) -> str:
     ('funded', '')
     """
     reached: dict[str, int] = {}
-    waiting = [step for step in journey.steps if step.name in times]
-    while True:
-        entered = [
-            step
-            for step in waiting
-            if not step.after
-            or any(reached.get(before, times[step.name] + 1) <= times[step.name] for before in step.after)
-        ]
-        if not entered:
+    waiting = sorted((step for step in journey.steps if step.name in times), key=lambda step: times[step.name])
+    while waiting:  # once, but for events of one moment
+        left = []
+        for step in waiting:
+            at_ms = times[step.name]
+            if not step.after or any(reached.get(before, at_ms + 1) <= at_ms for before in step.after):
+                reached[step.name] = at_ms
+            else:
+                left.append(step)
+        if len(left) == len(waiting):
             break
-        reached |= {step.name: times[step.name] for step in entered}
-        waiting = [step for step in waiting if step.name not in reached]
+        waiting = left
     declared = [step.name for step in journey.steps if step.name in reached]
     return max(reversed(declared), key=reached.__getitem__, default="")
 

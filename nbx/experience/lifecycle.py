@@ -81,6 +81,8 @@ class OpenSlot(Struct, array_like=True):
     """Cause as last told to the learner."""
     told_seen: bool = False
     """`seen_reported` as last told to the learner."""
+    exposed_at_ms: int = 0
+    """Time under which the exposure is counted; a later report may lower `seen_at_ms`, never this."""
 
 
 class OpenDecision(Struct, array_like=True):

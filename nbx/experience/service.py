@@ -287,6 +287,8 @@ class EventService:
             pending = pending_of(keys, packed, self._clock.now_ms())
             if not await self._know_canonical(customer_id, pending):
                 continue
+            if pending.state.aliases:
+                marks = await self._marked_under_aliases(items, marks, pending)
             elsewhere = await self._read_awaited(items, decisions, pending, now_ms)
             results, outcomes = self._fold_all(items, marks, decisions, pending, plan, now_ms)
             for alias, goals in elsewhere.items():
@@ -312,6 +314,17 @@ class EventService:
             for at, result in zip(behaviour, await self._record_customer(moved, plan, now_ms), strict=True):
                 results[at] = result
         return results
+
+    async def _marked_under_aliases(
+        self, items: Sequence[_Item], marks: Sequence[bytes | None], pending: Pending
+    ) -> list[bytes | None]:
+        """Return the marks, also of events that were taken in under another id when that was a customer of its own."""
+        found = list(marks)
+        for partition in {partition_of(alias, self._partitions) for alias in pending.state.aliases}:
+            keys = partition_keys(partition)
+            read = await self._store.read([keys.event(item.event.event_id) for item in items], self._timeout_ms)
+            found = [mark or other for mark, other in zip(found, read, strict=True)]
+        return found
 
     async def _reach(
         self, alias: str, decision_ids: Sequence[str], items: Sequence[_Item], plan: Plan, now_ms: int

@@ -32,7 +32,7 @@ def by_grpc(service: Running, customer: str, said: dict[str, bool], event_id: st
             return await client.record(pb.RecordRequest(events=[event]))
 
     (result,) = asyncio.run(call()).results
-    return f"{result.status} {result.field}"
+    return f"{result.status} {result.problem.field}"
 
 
 def by_cli(service: Running, customer: str, said: dict[str, bool], event_id: str) -> str:

@@ -55,7 +55,9 @@ NUMBERS = ("customer.age", "customer.visits", "relationship.balance", "relations
 TEXTS = ("customer.city", "customer.tier", "journey.start", "request.channel")
 BOOLEANS = ("customer.flag", "request.mobile", "concern.payment")
 DOMAINS: dict[str, Sequence[Value]] = {
-    **dict.fromkeys(("customer.age", "relationship.balance"), (-3.0, -2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0)),
+    **dict.fromkeys(
+        ("customer.age", "relationship.balance"), (-3.0, -2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+    ),
     "customer.visits": (0.0, 0.5, 1.0, 1.5, 2.0, 3.0),
     "relationship.strain": (0.0, 0.25, 0.5, 0.75, 1.0),
     **dict.fromkeys(TEXTS, ("", "gold", "plus", "basic", "opened", "it's", "elsewhere")),
@@ -65,7 +67,9 @@ DOMAINS: dict[str, Sequence[Value]] = {
 
 SPACE = st.sampled_from(["", " ", "\n", "\t", " // note\n"])
 NUMBER = st.sampled_from(["-2", "-1.0", "0", "0.5", "1", "1.0", "2", "2u", "0x1", "1e0", ".5"])
-TEXT = st.sampled_from(["''", "'gold'", '"plus"', "'basic'", "'opened'", "'it\\'s'", "'''it's'''", "r'gold'", "'\\x67old'"])
+TEXT = st.sampled_from(
+    ["''", "'gold'", '"plus"', "'basic'", "'opened'", "'it\\'s'", "'''it's'''", "r'gold'", "'\\x67old'"]
+)
 WHOLE = st.sampled_from(["1", "-2", "size('é')", "customer.city.size()", "size([1, 2])", "(1 + 2 * 3)", "7 - 2 - 1"])
 
 
@@ -166,9 +170,9 @@ def evaluate(node: Node, values: Mapping[str, Any]) -> Any:
                 return len(first.encode() if isinstance(first, str) else first)
             if node.function in ("double", "string"):
                 return float(first) if node.function == "double" else str(first)
-            return {"startsWith": str.startswith, "endsWith": str.endswith, "contains": str.__contains__}[node.function](
-                first, *rest
-            )
+            return {"startsWith": str.startswith, "endsWith": str.endswith, "contains": str.__contains__}[
+                node.function
+            ](first, *rest)
         case Chain():
             found = evaluate(node.operands[0], values)
             for sign, operand in zip(node.signs, node.operands[1:], strict=True):
@@ -217,7 +221,9 @@ WORD = st.one_of(
     st.sampled_from(["true", "false", "null", "size", "startsWith", "int", "string", "exists(x,", "if", "map", "has"]),
     NUMBER,
     TEXT,
-    st.sampled_from(["'open", "'\\q'", "b'x'", "1.e3", "5.", "1uu", "9223372036854775808", "1e400", "0x", "'''a''''", "é"]),
+    st.sampled_from(
+        ["'open", "'\\q'", "b'x'", "1.e3", "5.", "1uu", "9223372036854775808", "1e400", "0x", "'''a''''", "é"]
+    ),
 )
 SOUPS = st.lists(WORD, max_size=9).map(" ".join) | st.lists(WORD, max_size=7).map("".join)
 REFUSED = ("no maps", "no bytes", "no messages", "has no name", "has fields", "begin with a dot", "no bounded cost")

@@ -47,7 +47,13 @@ class FakeBudgets:
         self._leases: dict[Window, dict[str, _Lease]] = shared._leases if shared else {}
 
     async def grant(
-        self, window: Window, lease: str, known: int, asked: int, total: int, timeout_ms: float  # noqa: ARG002
+        self,
+        window: Window,
+        lease: str,
+        known: int,
+        asked: int,
+        total: int,
+        timeout_ms: float,  # noqa: ARG002
     ) -> Granted:
         await self.before()
         self.asked += 1

@@ -11,7 +11,7 @@ import pytest
 from nbx.decision.ledger import AGAIN_MS, IDLE_MS
 from nbx.features.budget import Window
 from nbx.features.budget_redis import LEASE_MS, SHARE
-from tests.budget_workers import Shop, Worker, budget_plan, settled
+from tests.budget_workers import Shop, budget_plan, settled
 
 ACTIONS = ("small", "large", "voucher", "tips")
 CUSTOMERS = 12
@@ -87,7 +87,7 @@ class World:
         life = self.lives[rng.integers(len(self.lives))]
         match rng.choice(
             ["decide", "tend", "pass", "pause", "wake", "crash", "jump", "fault", "release", "window"],
-            p=[0.48, 0.2, 0.16, 0.03, 0.05, 0.01, 0.02, 0.03, 0.015, 0.005],
+            p=[0.42, 0.2, 0.16, 0.04, 0.06, 0.03, 0.02, 0.05, 0.015, 0.005],
         ):
             case "decide":
                 for _ in range(rng.integers(1, 12)):
@@ -113,7 +113,7 @@ class World:
                 name = rng.choice(["failing_commits_before", "failing_commits_after", "failing_after"])
                 where = life.worker.budgets if name == "failing_after" else shop.store
                 setattr(where, name, int(rng.integers(1, 4)))
-                self.seen[name] += 1
+                self.seen[str(name)] += 1
             case "release":
                 plan = budget_plan(
                     max(1, int(self.units * rng.uniform(0.5, 1.5))),
@@ -175,11 +175,11 @@ class World:
             assert granted.get(plan.resource, 0) == spent[plan.window(self.shop.clock.now_ms())]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_no_budget_is_exceeded_and_hardly_anything_of_it_is_left(seed: int) -> None:
     world = World(seed)
     asyncio.run(world.run())
-    assert len(world.seen) >= 4, "too little happened"
+    assert {"pause", "crash", "jump"} < world.seen.keys(), "too little happened"
 
 
 @pytest.mark.nightly

@@ -232,7 +232,7 @@ def test_findings_are_bounded_and_the_rest_is_counted() -> None:
     text = HEAD + "".join(ACTION.format(name=f"a{i}", value=-1) for i in range(FINDINGS + 17))
     found = findings_of(text)
     assert len(found) == FINDINGS + 1
-    assert found[-1].message == "and 17 more: put these right first"
+    assert found[-1].message == "and at least 17 more: put these right first"
 
 
 def test_words_that_older_yaml_misreads_stay_words() -> None:

@@ -69,7 +69,7 @@ def run(server: RedisServer, story: Callable[[Redis], Awaitable[None]]) -> None:
     asyncio.run(scene())
 
 
-async def dump(redis: Redis) -> dict[bytes, bytes]:
+async def dump(redis: Redis) -> dict[object, object]:
     """Every key as it is."""
     return {key: await redis.dump(key) for key in sorted(await redis.keys())}
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from nbx.catalog.plan import Plan
 from nbx.decision.recovery import recover
@@ -183,7 +184,7 @@ def lived(seed: int) -> tuple[Plan, list[Entry]]:
     rng = np.random.default_rng(seed)
     desk = Desk(small_plan(CROWDED))
     made: list[tuple[str, int]] = []
-    for _ in range(60):
+    for _ in range(45):
         draw = rng.random()
         late_ms = int(rng.choice([0, 0, HOUR_MS, 5 * HOUR_MS]))
         at = desk.clock.now_ms() - late_ms
@@ -280,7 +281,7 @@ def assert_same(mine: dict[str, Any], theirs: dict[str, Any], without: tuple[str
             assert value == theirs[name], name
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(6))
 def test_a_merge_of_two_histories_is_the_history_of_one(seed: int) -> None:
     """Wherever the merge comes, and whichever id a decision was made under."""
     plan, log = lived(seed)
@@ -303,7 +304,7 @@ def test_a_merge_of_two_histories_is_the_history_of_one(seed: int) -> None:
         )
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_the_order_of_merges_does_not_matter(seed: int) -> None:
     plan, log = lived(100 + seed)
     ends = []
@@ -446,6 +447,19 @@ def test_events_of_one_call_are_told_apart_and_answered_in_their_order() -> None
         assert [result.status for result in results] == expected
     assert desk.plan.resolver.resolve(desk.state(), {}, desk.clock.now_ms())["visits"] == 4.0
     assert desk.state().outcomes == {"accepted": 1}
+
+
+def test_an_event_counts_once_under_whatever_id_it_comes_again() -> None:
+    desk = Desk()
+    one, two = (Event(event_id=name, type="page_view", customer_id="cookie") for name in ("one", "two"))
+    assert run(desk.events.record([one]))[0].status == "accepted"
+    merge(desk, "device", "cookie")
+    assert run(desk.events.record([one, two]))[1].status == "accepted"
+    merge(desk, "anna", "device")
+    for customer in ("cookie", "device", "anna"):
+        again = [structs.replace(event, customer_id=customer) for event in (one, two)]
+        assert [result.status for result in run(desk.events.record(again))] == ["duplicate"] * 2, customer
+    assert desk.plan.resolver.resolve(desk.state(), {}, desk.clock.now_ms())["visits"] == 2.0
 
 
 def test_a_reply_stored_under_the_alias_stays_there() -> None:
@@ -774,7 +788,7 @@ class Giving(FakeStore):
         return await super().commit(commit, timeout_ms)
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(16))
 def test_merges_at_the_same_time_make_no_circle(seed: int) -> None:
     desk = Desk()
     rng = np.random.default_rng(seed)

@@ -13,7 +13,6 @@ catalog: pauses
 contact:
   pause: {ignored: {after: 3, within: 1d, for: 5d}}
   channels: {web: {pause: {declined: 2h}}}
-  classes: {promotional: {pause: {complained: 1d}}}
 placements:
   web: {channel: web, impressions: reported, slots: 3, delivery: 1m, attention: 10m}
   phone: {channel: phone, impressions: implicit, attention: 10m}
@@ -26,7 +25,7 @@ actions:
   tips: {group: help, class: service, value: 9, treatments: {t: {placements: [web, phone]}}}
 experience: {floor: -1000, points: {ignored: 0, declined: 0, dismissed: 0}}
 exploration: {floor: 1, scale: 1}
-""".replace("  classes: {promotional: {pause: {complained: 1d}}}\n", "")
+"""
 
 
 @pytest.fixture
@@ -41,7 +40,7 @@ def show(desk: Desk, action: str, placement: str = "web") -> DecideReply:
         reply = desk.decide(placement=placement, exclude=others)
         if reply.slots[0].action == action:
             return reply
-        assert reply.slots[0].none == "none_chosen", reply
+        assert reply.degraded or reply.slots[0].none == "none_chosen", reply  # compiling takes the first one too long
     raise AssertionError(f"{action} was never drawn")
 
 
@@ -95,11 +94,14 @@ def test_a_late_yes_takes_its_share_of_a_common_pause_back(desk: Desk) -> None:
 
 
 def test_a_common_pause_survives_when_others_still_call_for_it(desk: Desk) -> None:
-    first = ignore(desk, "tips")
-    for _ in range(3):
-        ignore(desk, "tips")
-    desk.record("accepted", decision_id=first.decision_id)
+    replies = [show(desk, "tips") for _ in range(4)]
+    for reply in replies:
+        desk.record("seen", decision_id=reply.decision_id)
+    desk.pass_time(10 * MINUTE_MS)
+    desk.record("accepted", decision_id=replies[0].decision_id)
     assert paused(desk) == {"overall": 5 * 1440}
+    desk.record("accepted", decision_id=replies[3].decision_id)
+    assert paused(desk) == {}
 
 
 def test_a_shorter_pause_holds_when_the_longer_one_is_withdrawn(desk: Desk) -> None:
