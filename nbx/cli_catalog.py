@@ -200,6 +200,23 @@ def catalog_history(
         _head(head)
 
 
+@catalog_app.command("budgets")
+def catalog_budgets(as_json: AsJson = False, url: Url = "") -> None:
+    """Tell what is spent of each budget in the window that runs."""
+    from nbx.catalog.time_words import moment
+
+    found = client_of(url).call("GET", "/v1/budgets")
+    if as_json:
+        show(found)
+        return
+    for each in found:
+        out.print(
+            f"{each['budget']}: {each['spent']:g} of {each['total']:g} {each['resource']} spent, "
+            f"{each['held']:g} in workers' hands; until {moment(each['ends_ms'])}",
+            markup=False,
+        )
+
+
 @catalog_app.command("show")
 def catalog_show(
     what: Annotated[str, typer.Argument(metavar="RELEASE|DRAFT", help="Number of a release, or id of a draft.")],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from nbx.bandits.snapshot import BoundModel
 from nbx.catalog.plan import Plan
@@ -23,7 +23,7 @@ from tests.worlds import prior_model, small_plan
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from nbx.features.store import Commit, Committed
+    from nbx.features.store import Commit, Committed, Store
 
 NOW_MS = 1_800_000_000_000
 PARTITIONS = 3
@@ -115,7 +115,7 @@ class Worker:
         self.skew_ms = 0
         self.ledger = Ledger(self.budgets, PARTITIONS)
         self.decisions = DecisionService(
-            self,  # type: ignore[arg-type] - a store of which decisions use read and commit
+            cast("Store", self),  # decisions only read and commit
             self,
             self,
             partitions=PARTITIONS,

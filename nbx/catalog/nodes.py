@@ -8,7 +8,7 @@ Scalars follow JSON, not YAML 1.1: only true/false and numbers as JSON writes th
 or a time `12:30` stays what it looks like. Anchors, aliases and tags are refused: only a bomb needs them. So are %TAG
 lines: libyaml compares each with all before it, and 10 MB of them would take it hours.
 
-A path is kept as a chain of steps and written out where it is reported: with the paths of 250,000 values in full a file
+A path is kept as a chain of steps and written out where it is reported: with the paths of all values in full a file
 of 2 MB took 0.6 GB.
 """
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 DEPTH = 32
 """Levels of nesting: the catalog needs eight, the rest is for content."""
-NODES = 250_000
-"""Values and keys in one file: some 4,500 actions; reading them takes about a second."""
+NODES = 150_000
+"""Values and keys in one file: some 2,700 actions; reading them takes half a second."""
 FINDINGS = 1000
 """Findings reported at once; more are counted."""
 
@@ -189,13 +189,13 @@ class Tree:
         return self._children[id(node)].get(name)
 
     def _document(self) -> Node:
-        self.events = yaml.parse(self.text, Loader=yaml.CSafeLoader)
-        next(self.events)
-        if isinstance(next(self.events), yaml.StreamEndEvent):
+        self._next = yaml.CSafeLoader(self.text).get_event
+        self._next()
+        if isinstance(self._next(), yaml.StreamEndEvent):
             raise _Refused(1, 1, "empty", "the file is empty: start with `catalog: <name>`")
-        root = self._node(next(self.events), None, 0)
-        next(self.events)
-        after: Any = next(self.events)
+        root = self._node(self._next(), None, 0)
+        self._next()
+        after: Any = self._next()
         if not isinstance(after, yaml.StreamEndEvent):
             raise _Refused(after.start_mark.line + 1, 1, "yaml", "a second document: a file holds one catalog")
         return root
@@ -221,18 +221,21 @@ class Tree:
         if self.count > NODES or depth > DEPTH:
             text = f"more than {NODES} values" if self.count > NODES else f"nested deeper than {DEPTH} levels"
             raise _Refused(mark.line + 1, mark.column + 1, "too_large", text)
-        node = Node("scalar", where, mark.line + 1, mark.column + 1)
         if isinstance(event, yaml.ScalarEvent):
-            node.text, node.style = event.value, event.style or ""
             end: Any = event.end_mark
-            node.start, node.end = mark.index, end.index  # in characters
-        elif isinstance(event, yaml.MappingStartEvent):
+            node = Node(
+                "scalar", where, mark.line + 1, mark.column + 1, event.value, event.style or "", mark.index, end.index
+            )
+            if event.tag is not None or event.anchor is not None:
+                self._refuse_extras(event, node)
+            return node
+        node = Node("list", where, mark.line + 1, mark.column + 1)
+        if isinstance(event, yaml.MappingStartEvent):
             node.kind = "map"
             node.entries = self._entries(node, depth)
         elif isinstance(event, yaml.SequenceStartEvent):
-            node.kind = "list"
             items: list[Node] = []
-            while not isinstance(event_of_item := next(self.events), yaml.SequenceEndEvent):
+            while not isinstance(event_of_item := self._next(), yaml.SequenceEndEvent):
                 items.append(self._node(event_of_item, (where, len(items)), depth + 1))
             node.items = items
         else:
@@ -252,13 +255,13 @@ class Tree:
     def _entries(self, node: Node, depth: int) -> list[tuple[Node, Node]]:
         entries: list[tuple[Node, Node]] = []
         lines: dict[str, int] = {}
-        while not isinstance(event := next(self.events), yaml.MappingEndEvent):
+        while not isinstance(event := self._next(), yaml.MappingEndEvent):
             key = self._node(event, node.where, depth + 1)
             if key.kind == "scalar":
                 key.where = node.where, key.text
             elif key.kind != "broken":
-                self.sink.add(key, "key", "a key must be a word")
-            value = self._node(next(self.events), key.where, depth + 1)
+                self._break(key, "key", "a key must be a word")
+            value = self._node(self._next(), key.where, depth + 1)
             if value.kind != "scalar":
                 value.line, value.column = key.line, key.column
             if key.kind == "scalar" and key.text in lines:

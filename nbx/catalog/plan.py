@@ -221,9 +221,7 @@ class Plan:
             actions=actions,
             position={action.name: position for position, action in enumerate(actions)},
             options=options,
-            choosy=tuple(
-                i for i, each in enumerate(options) if each[0].checks or each[0].starts_ms or each[0].ends_ms
-            ),
+            choosy=tuple(i for i, each in enumerate(options) if each[0].checks or each[0].starts_ms or each[0].ends_ms),
             treatment_names=tuple(each[0].name for each in options),
             content=tuple(each[0].content for each in options),
             value=np.array([action.value for action in actions], dtype=np.float32),
@@ -291,7 +289,11 @@ class Plan:
         for name, rule in contact.classes.items():
             members = _where(action.action_class == name for action in actions)
             yield Scope(
-                class_scope(name), rule.limits, rule.gap_ms, members, members if name not in contact.exempt else held[:0]
+                class_scope(name),
+                rule.limits,
+                rule.gap_ms,
+                members,
+                members if name not in contact.exempt else held[:0],
             )
         yield Scope(OVERALL, contact.overall.limits, contact.overall.gap_ms, everything, held)
 

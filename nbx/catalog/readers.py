@@ -27,6 +27,8 @@ DURATION_MS = 3650 * 86_400_000
 """Longest duration, ten years: sums of several stay far inside 64 bits."""
 WHOLE = 1 << 53
 """Whole numbers in content stay below this: JavaScript would round them."""
+ENTRIES = 10_000
+"""Most entries of one list or of one mapping of names."""
 BUDGET = 10**12
 """Most units of a budget. Like `COST` so that sums of all parts stay below `WHOLE`: Redis scripts count in floats."""
 COST = 1e11
@@ -78,7 +80,7 @@ class Reader:
 
     def named(self, node: Node | None) -> Iterator[tuple[str, Node]]:
         """Yield name and value of a mapping whose keys are declared names."""
-        for key, value in self._entries(node):
+        for key, value in self._entries(self.few(node, ENTRIES)):
             if self._check_name(key):
                 yield key.text, value
 
@@ -94,6 +96,7 @@ class Reader:
 
     def items(self, node: Node | None) -> Sequence[Node]:
         """Return the members of a list."""
+        node = self.few(node, ENTRIES)
         if node is None or node.kind in ("broken", "list"):
             return node.items if node else ()
         self._wrong(node, "must be a list, such as [a, b]")

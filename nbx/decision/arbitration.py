@@ -49,7 +49,7 @@ class Utility(Struct, frozen=True, gc=False):
 def score(
     x: F32, model: BoundModel, placement: PlacementPlan, positions: NDArray[np.int64], context_weight: F32
 ) -> Factors:
-    """Score the candidates at `positions` of a placement for the vector `x`; `context_weight` is the whole placement's."""
+    """Score the candidates at `positions` of a placement for `x`; `context_weight` is the whole placement's."""
     whole = len(positions) == len(placement.rows)
     rows = placement.rows if whole else placement.rows[positions]
     mean, sd, experience = (np.empty(len(rows), dtype=np.float32) for _ in range(3))

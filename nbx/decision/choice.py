@@ -27,6 +27,7 @@ from nbx.experience.consent import may_learn
 from nbx.experience.entries import PolicyRecord, Removed, SharedLimit
 from nbx.features.state import CustomerState
 
+
 class Choice(Struct, frozen=True, gc=False):
     """A decision, before it is committed."""
 

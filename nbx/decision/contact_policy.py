@@ -17,7 +17,6 @@ from nbx.catalog.rules import OVERALL, Rules, channel_scope
 from nbx.experience.entries import SharedLimit
 from nbx.features.state import CustomerState
 
-
 COUNTLESS = 1 << 62
 
 
@@ -116,7 +115,7 @@ def reached_limits(contacts: Contacts, placement: PlacementPlan) -> Iterator[tup
 def shared_limits(
     contacts: Contacts, placement: PlacementPlan, positions: Positions, slots: int
 ) -> tuple[SharedLimit, ...]:
-    """Return what a slate of `slots` could overshoot by itself: limits of scopes, and actions that exclude each other."""
+    """Return what a slate of `slots` could overshoot by itself: limits, and actions that exclude each other."""
     shared = []
     for scope in placement.scopes.values():
         if len(scope.counted) > 1:

@@ -109,10 +109,10 @@ def _words(entry: DecisionEntry, views: tuple[CandidateView, ...]) -> list[str]:
             view = by_action[slot.action]
             top = best is not None and view.action == best.action
             tried = "explored" if entry.policy.scale or entry.policy.floor else "most likely the best"
-            if entry.holdout == RANDOM:
-                tried = "picked by chance, as the customer is held out"
             highest = best.action if best else ""
-            how = "highest expected utility" if top and entry.holdout != RANDOM else f"{tried}; the highest expected was {highest}"
+            how = "highest expected utility" if top else f"{tried}; the highest expected was {highest}"
+            if entry.holdout == RANDOM:
+                how = "picked by chance, as the customer is held out"
             goal = "" if view.goal is None or entry.goal is None else _goal_words(view.goal, entry.goal)
             words.append(
                 f"slot {number}: {slot.action}, expected utility {view.utility:.2f} "

@@ -113,7 +113,7 @@ def _silence(index: int, candidates: int) -> str:
 
 
 def _pick(free: NDArray[np.int64], n: int, point: float) -> tuple[NDArray[np.float64], int, float]:
-    """Pick one of the candidates `free` by chance alone: distribution over all n and none, index (-1: none), its chance."""
+    """Pick one of the candidates `free` by chance alone: distribution over all, index (-1: none), its chance."""
     probability = np.zeros(n + 1)
     probability[free if len(free) else [n]] = 1.0 / max(len(free), 1)
     index = int(free[int(point * len(free))]) if len(free) else -1

@@ -338,7 +338,7 @@ def _pause(state: CustomerState, scope: str, pause: Pause) -> None:
 
 
 def _unanswered(state: CustomerState, scope: str, slot: OpenSlot, key: str, policy: PausePolicy) -> int:
-    """Keep count of ignored prompts and the pause that several call for; returns its end if this one is of them, or 0."""
+    """Keep count of ignored prompts and of the pause several call for; returns its end if this is one of them, or 0."""
     before = state.unanswered.pop(scope, [])
     ignored = [each for each in before if each.source != key]
     if slot.outcome == "ignored":

@@ -136,7 +136,7 @@ class Resolver:
         cells = state.aggregates
         for name, aggregate, untouched, kind in self._aggregates:
             value = aggregate_value(aggregate, cells[name], now_ms) if name in cells else untouched
-            if isinstance(value, kind):  # `last` keeps whatever the event held
+            if value is not None and isinstance(value, kind):  # `last` keeps whatever the event held
                 values[name] = value
         return values
 

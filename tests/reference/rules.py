@@ -1,6 +1,6 @@
 """The slow, obvious twin of all rules that remove an action: one action after the other, read from the catalog itself.
 
-It shares no code with `nbx.decision` but the zone arithmetic, which has a twin of its own; conditions are asked of `cel`.
+It shares no code with `nbx.decision`; conditions are asked of `cel`, and zones of `zoneinfo`.
 """
 
 from __future__ import annotations
@@ -181,9 +181,9 @@ class Rulebook:
             if hours.from_minute < hours.to_minute:
                 if hours.from_minute <= minute < hours.to_minute and (not hours.days or today in hours.days):
                     return True
-            elif minute >= hours.from_minute and (not hours.days or today in hours.days):
-                return True
-            elif minute < hours.to_minute and (not hours.days or (today - 1) % 7 in hours.days):
+            elif (minute >= hours.from_minute and (not hours.days or today in hours.days)) or (
+                minute < hours.to_minute and (not hours.days or (today - 1) % 7 in hours.days)
+            ):
                 return True
         return False
 
@@ -194,10 +194,7 @@ class Rulebook:
         if scope == "overall":
             return [at_s for times in self.state.touches.values() for at_s in times]
         return [
-            at_s
-            for action, times in self.state.exposures.items()
-            if self._in(action, kind, name)
-            for at_s in times
+            at_s for action, times in self.state.exposures.items() if self._in(action, kind, name) for at_s in times
         ]
 
     def _in(self, action: str, kind: str, name: str) -> bool:

@@ -24,7 +24,7 @@ from nbx.decision.choice import decide
 from nbx.decision.messages import DecideRequest
 from nbx.decision.warm_up import warm_up
 from nbx.errors import Invalid, Unknown
-from nbx.experience.entries import DecisionEntry, Event, EventEntry, Removed
+from nbx.experience.entries import DecisionEntry, Event, Removed
 from nbx.experience.erasure import ErasureService
 from nbx.features.schema import Encoding, Feature
 from nbx.features.state import CustomerState
@@ -77,7 +77,8 @@ def test_a_draft_that_says_the_same_changes_nothing() -> None:
     assert report.whole.customers == CUSTOMERS
     assert (report.left_out, report.not_judged, report.unsupported) == ((), {}, 0.0)
     assert report.whole.changed == 0
-    assert not (report.whole.actions or report.groups or report.placements or report.segments or report.reasons)
+    for told in (report.whole.actions, report.groups, report.placements, report.segments, report.reasons):
+        assert told == ()
     for each in report.rewards:
         assert each.model_before == each.model_after
         assert each.before == each.after
@@ -153,8 +154,8 @@ def test_actions_that_come_and_go_are_told() -> None:
 
 
 def test_whoever_gets_nothing_is_counted_by_decisions_and_customers() -> None:
-    nobody = CATALOG.replace("class: service\n    value: 1", 'class: service\n    eligible: "false"\n    value: 1')
-    report = over(draft(nobody.replace("floor: -10", "floor: 100")))
+    actions = tuple(structs.replace(action, eligible="customer.age < 0.0") for action in small_plan().catalog.actions)
+    report = over(draft(actions=actions))
     assert (report.whole.nothing_before, report.whole.nothing_after) == (0, DECISIONS)
     assert (report.whole.customers_nothing_before, report.whole.customers_nothing_after) == (0, CUSTOMERS)
     silent = part(report.segments, "tier", "basic")
@@ -163,19 +164,20 @@ def test_whoever_gets_nothing_is_counted_by_decisions_and_customers() -> None:
 
 
 def test_a_cap_that_only_the_draft_has_counts_what_was_shown_before() -> None:
-    capped = draft(CATALOG.replace("class: service\n", "class: service\n    limits: [{max: 1, per: 30d}]\n"))
-    desk = busy_desk(DECISIONS, slots=2)
-    shown: Counter[str] = Counter()
+    desk = Desk()
+    for number in range(60):
+        reply = desk.decide(f"c{number % 20}")
+        desk.record("seen", decision_id=reply.decision_id) if reply.slots[0].action else None
+        desk.pass_time(4 * HOUR_MS)  # whoever comes again does so after three days: nothing else is in the way
+    seen: set[str] = set()
     expected = 0
-    log = sorted(desk.log(), key=lambda entry: entry.at_ms)
-    names = {e.decision_id: [slot.action for slot in e.slots] for e in decisions(desk)}
-    for entry in log:
-        if isinstance(entry, DecisionEntry):
-            expected += shown[entry.customer_id] > 0
-        elif isinstance(entry, EventEntry) and entry.event.type == "seen":
-            shown[entry.customer_id] += names[entry.event.decision_id][entry.event.slot] == "tips"
-    assert reasons(run_shadow(desk, capped))["tips", "limit_reached"] == (0, expected)
-    assert expected > 10
+    for entry in decisions(desk):
+        assert "gold_card" in entry.actions
+        expected += entry.customer_id in seen
+        seen |= {entry.customer_id} if entry.slots[0].action == "gold_card" else set()
+    capped = draft(CATALOG.replace("    value: 60\n", "    value: 60\n    limits: [{max: 1, per: 30d}]\n"))
+    assert reasons(run_shadow(desk, capped))["gold_card", "limit_reached"] == (0, expected)
+    assert expected > 5
 
 
 def test_reservations_count_for_a_cap_that_only_the_draft_has() -> None:
@@ -306,7 +308,7 @@ def text_of(report: ShadowReport) -> str:
 
 def test_people_can_read_it_within_a_hundred_columns() -> None:
     told = text_of(over(draft(NO_GOLD)))
-    for words in ("gold_card", "not_eligible", "tier", "experience ?", "draft minus release", "NOT RELIABLE", "limit:"):
+    for words in ("gold_card", "not_eligible", "tier", "experience", "draft minus release", "NOT RELIABLE", "limit:"):
         assert words in told
     assert max(len(line) for line in told.splitlines()) <= 100
 
@@ -321,7 +323,7 @@ ACCEPTS = {
     "": (0.0, 0.0),
 }
 """Chance of an acceptance, by whether the customer is mobile."""
-DEARER = CATALOG.replace("value: 40", "value: 80").replace("value: 60", "value: 30")
+DEARER = CATALOG.replace("value: 40", "value: 50").replace("value: 60", "value: 45")
 
 
 @cache
@@ -368,12 +370,12 @@ def holds(estimate: Estimate, value: float) -> bool:
 
 
 def test_estimates_hold_the_true_effect_of_the_draft() -> None:
-    desk = known_world(700, 11)
+    desk = known_world(450, 11)
     dearer = draft(DEARER)
     before, after = truth(desk, desk.plan), truth(desk, dearer)
     report = run_shadow(desk, dearer)
     acceptance = report.rewards[0]
-    assert report.judged == 700
+    assert report.judged == 450
     assert report.reliable
     assert after - before > 0.1
     for each in acceptance.after:

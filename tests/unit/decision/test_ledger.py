@@ -41,7 +41,7 @@ async def given(worker: Worker, *want: str, customer: str = "anna", slots: int =
 
 
 def test_a_decision_pays_in_its_commit_and_the_log_says_from_what() -> None:
-    async def story(shop: Shop, worker: Worker, _: Worker) -> None:
+    async def story(shop: Shop, worker: Worker, _other: Worker) -> None:
         assert await given(worker, "large", "tips", slots=2) == ["large", "tips"]
         (entry,) = await shop.entries()
         assert [(each.resource, each.amount) for each in entry.spent] == [(MONEY, money(25)), (UNITS, 1)]
@@ -55,7 +55,7 @@ def test_a_decision_pays_in_its_commit_and_the_log_says_from_what() -> None:
 
 
 def test_previews_and_what_has_no_budget_spend_nothing() -> None:
-    async def story(shop: Shop, worker: Worker, _: Worker) -> None:
+    async def story(shop: Shop, worker: Worker, _other: Worker) -> None:
         reply = await worker.decide("anna", "tips", placement="free")
         assert reply.slots[0].action == "tips"
         assert worker.budgets.asked == 0, "nobody is asked for a placement without budgets"
@@ -84,7 +84,7 @@ def test_all_of_a_budget_is_given_out_and_not_more() -> None:
 
 
 def test_a_hundred_at_once_share_the_round_trips_and_all_get_theirs() -> None:
-    async def story(shop: Shop, worker: Worker, _: Worker) -> None:
+    async def story(shop: Shop, worker: Worker, _other: Worker) -> None:
         replies = await asyncio.gather(*(given(worker, "voucher", customer=f"c{i}") for i in range(100)))
         assert replies == [["voucher"]] * 100
         assert worker.budgets.asked <= 4  # two resources, and some came while it was being asked
@@ -93,7 +93,7 @@ def test_a_hundred_at_once_share_the_round_trips_and_all_get_theirs() -> None:
 
 
 def test_with_a_lease_in_hand_nobody_is_asked() -> None:
-    async def story(shop: Shop, worker: Worker, _: Worker) -> None:
+    async def story(shop: Shop, worker: Worker, _other: Worker) -> None:
         for i in range(50):
             await given(worker, "voucher", customer=f"c{i}")
         assert worker.budgets.asked <= 12, "half a percent of 10,000 at a time, and one grant of money"
@@ -102,7 +102,7 @@ def test_with_a_lease_in_hand_nobody_is_asked() -> None:
 
 
 def test_a_slate_holds_no_more_than_can_be_paid() -> None:
-    async def story(shop: Shop, worker: Worker, _: Worker) -> None:
+    async def story(shop: Shop, worker: Worker, _other: Worker) -> None:
         assert await given(worker, "voucher", "large", "small", slots=3) == ["small", "large"]
         assert await given(worker, "voucher", "large", "small", customer="ben", slots=3) == ["small"]
         assert await shop.spent() == {shop.window(UNITS): 1, shop.window(MONEY): money(31)}
@@ -133,7 +133,7 @@ def test_a_repeated_request_is_paid_once() -> None:
 
 @pytest.mark.parametrize("applied", [False, True])
 def test_a_commit_without_an_answer_counts_as_spent_until_the_truth_is_looked_up(applied: bool) -> None:
-    async def story(shop: Shop, worker: Worker, _: Worker) -> None:
+    async def story(shop: Shop, worker: Worker, _other: Worker) -> None:
         assert await given(worker, "voucher") == ["voucher"]
         if applied:
             shop.store.failing_commits_after = 1
@@ -151,7 +151,7 @@ def test_a_commit_without_an_answer_counts_as_spent_until_the_truth_is_looked_up
 
 
 def test_a_cancelled_decision_counts_as_spent_until_the_truth_is_looked_up() -> None:
-    async def story(shop: Shop, worker: Worker, _: Worker) -> None:
+    async def story(shop: Shop, worker: Worker, _other: Worker) -> None:
         assert await given(worker, "voucher") == ["voucher"]
         waiting = asyncio.Event()
 
@@ -179,9 +179,9 @@ def test_an_idle_lease_goes_back_and_a_used_one_is_prolonged() -> None:
             await worker.tend()
             await asyncio.sleep(0.001)
             assert await given(worker, "voucher") == ["voucher"]
-        assert worker.budgets._leases[shop.window(UNITS)]
+        names = (await shop.budgets.book(shop.window(UNITS))).leases.keys()
+        assert len(names) == 1, "one all the time"
         assert await given(other, "voucher") == ["voucher"]
-        assert other.ledger._orphans == {}
         shop.clock.advance(IDLE_MS)
         await worker.tend()
         await other.tend()
@@ -191,7 +191,7 @@ def test_an_idle_lease_goes_back_and_a_used_one_is_prolonged() -> None:
 
 
 def test_a_lease_on_its_way_is_not_given_back() -> None:
-    async def story(shop: Shop, worker: Worker, _: Worker) -> None:
+    async def story(shop: Shop, worker: Worker, _other: Worker) -> None:
         uses = shop.plan.placements["hero"].budgets
         await worker.ledger.fill(uses, 1, worker.now_ms(), 1_000)
         spent = worker.ledger.take(uses, ["voucher", ""], worker.now_ms())
@@ -243,19 +243,16 @@ def test_a_spent_budget_is_asked_for_again_now_and_then() -> None:
 
 def test_crumbs_in_many_hands_come_together() -> None:
     async def story(shop: Shop, *workers: Worker) -> None:
-        uses = shop.plan.placements["hero"].budgets
-        for worker in workers:  # both have 15 in hand, and nobody wants anything but what costs 25
-            grants = await worker.budgets.grant(shop.window(MONEY), "x", 0, 1, money(30), 1.0)
-            assert grants.amount
-            break
-        await workers[0].budgets.settle(shop.window(MONEY), "x", 0)
-        await workers[0].ledger.fill((uses[0],), 1, workers[0].now_ms(), 1_000)
-        spent = workers[0].ledger.take((uses[0],), ["small"] * 5, workers[0].now_ms())
-        workers[0].ledger.settle_commit(spent, Verdict.STALE)
+        uses = [use for use in shop.plan.placements["hero"].budgets if use.plan.resource == MONEY]
+        for worker in workers:
+            await worker.ledger._ask(uses[0].plan, money(15), worker.now_ms(), 1_000.0)
+        purses = [worker.ledger.purse(tuple(uses), worker.now_ms()) for worker in workers]
+        assert purses == [{MONEY: money(15)}] * 2, "nobody can pay for what costs 25"
         got = []
         for turn in range(60):
             got += await given(workers[turn % 2], "large", customer=f"c{turn}")
-            await workers[turn % 2].tend()
+            for worker in workers:
+                await worker.tend()
             shop.clock.advance(150)
         assert got == ["large"]
 
@@ -287,7 +284,7 @@ def test_a_release_that_lowers_the_total_stops_the_spending() -> None:
 
 
 def test_a_release_that_changes_nothing_keeps_the_leases() -> None:
-    async def story(shop: Shop, worker: Worker, _: Worker) -> None:
+    async def story(shop: Shop, worker: Worker, _other: Worker) -> None:
         await given(worker, "voucher")
         leases = (await shop.budgets.book(shop.window(UNITS))).leases
         shop.publish(budget_plan(1_000, release=2))
@@ -300,7 +297,7 @@ def test_a_release_that_changes_nothing_keeps_the_leases() -> None:
 
 @pytest.mark.parametrize("after", [False, True])
 def test_a_grant_without_an_answer_loses_nothing(after: bool) -> None:
-    async def story(shop: Shop, worker: Worker, _: Worker) -> None:
+    async def story(shop: Shop, worker: Worker, _other: Worker) -> None:
         if after:
             worker.after = lost
         else:
@@ -323,7 +320,7 @@ def test_a_grant_without_an_answer_loses_nothing(after: bool) -> None:
 
 
 def test_a_fill_that_is_late_is_not_waited_for() -> None:
-    async def story(shop: Shop, worker: Worker, _: Worker) -> None:
+    async def story(shop: Shop, worker: Worker, _other: Worker) -> None:
         late = asyncio.Event()
 
         async def wait() -> None:
@@ -341,7 +338,7 @@ def test_a_fill_that_is_late_is_not_waited_for() -> None:
 
 
 def test_more_than_the_purse_holds_cannot_be_taken() -> None:
-    async def story(shop: Shop, worker: Worker, _: Worker) -> None:
+    async def story(shop: Shop, worker: Worker, _other: Worker) -> None:
         uses = shop.plan.placements["hero"].budgets
         with pytest.raises(RuntimeError, match="not in the purse"):
             worker.ledger.take(uses, ["voucher"], worker.now_ms())
@@ -361,7 +358,7 @@ def test_more_than_the_purse_holds_cannot_be_taken() -> None:
 
 
 def test_without_a_ledger_budgets_bound_nothing() -> None:
-    async def story(shop: Shop, worker: Worker, _: Worker) -> None:
+    async def story(shop: Shop, worker: Worker, _other: Worker) -> None:
         worker.decisions._ledger = None
         for i in range(5):
             assert await given(worker, "voucher", customer=f"c{i}") == ["voucher"]

@@ -1,4 +1,4 @@
-"""Merging two ids: one customer before and after, once whatever crashes, and nothing for those who are nobody's alias."""
+"""Merging two ids: one customer before and after, once whatever crashes, at no cost for who is nobody's alias."""
 
 from __future__ import annotations
 
@@ -193,7 +193,9 @@ def lived(seed: int) -> tuple[Plan, list[Entry]]:
             made += [(reply.decision_id, slot.slot) for slot in reply.slots if slot.action]
         elif draw < 0.75:
             decision_id, slot = made[-1 - int(rng.integers(min(len(made), 8)))]
-            kind = str(rng.choice(["delivered", "seen", "seen", "accepted", "declined", "dismissed", "failed", "skipped"]))
+            kind = str(
+                rng.choice(["delivered", "seen", "seen", "accepted", "declined", "dismissed", "failed", "skipped"])
+            )
             by = "agent" if kind == "skipped" else "customer"
             desk.record(kind, decision_id=decision_id, slot=slot, by=by, at=at)
         elif draw < 0.9:

@@ -20,6 +20,7 @@ from nbx.catalog.parse import parse_catalog
 from nbx.catalog.releases import publish
 from nbx.clock import SystemClock
 from nbx.decision.serving import Serving
+from nbx.decision.warm_up import warm_up
 from nbx.experience.entries import Event, EventEntry, Outcome, TimerEntry, decode_entry, encode_entry, outcomes_of
 from nbx.experience.erasure import ErasureService
 from nbx.features.connection import RedisConnection
@@ -111,6 +112,7 @@ class ConsentPlace(Place):
 
 @asynccontextmanager
 async def place() -> AsyncIterator[ConsentPlace]:
+    warm_up()  # a decision that waits for its kernels may miss its deadline
     with RedisServer() as server:
         redis = Redis.from_url(server.url)
         await publish(redis, parse_catalog(WITH_GOALS), author="t", note="", at_ms=0)
