@@ -228,7 +228,7 @@ def catalog_show(
     kind = "drafts" if len(what) == DRAFT_ID_LENGTH else "releases"
     client, path = client_of(url), f"/v1/catalog/{kind}/{quote(what, safe='')}"
     if text:
-        out.print(client.text(f"{path}/text"), markup=False, end="")
+        typer.echo(client.text(f"{path}/text"), nl=False)  # as it is, line ends too
         return
     found = client.call("GET", path)
     show(found) if as_json else _head(found)

@@ -54,7 +54,14 @@ class Client:
         trusted = ssl.create_default_context()
         if certificate is not None:
             trusted.load_verify_locations(certificate)
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, trust_env=False, verify=trusted)
+        self._http = httpx.Client(
+            base_url=url,
+            headers=headers,
+            timeout=timeout_s,
+            trust_env=False,
+            verify=trusted,
+            limits=httpx.Limits(max_keepalive_connections=0),  # commands make one call or two: nothing is left open
+        )
 
     def call(self, method: str, path: str, *, json: Any = None, content: bytes | None = None, **query: Any) -> Any:
         """Call the service; returns the decoded answer, None when it is empty.

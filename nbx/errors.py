@@ -10,7 +10,7 @@ No transport is known here: `nbx.api.errors` maps every code to a problem docume
     │   └── Expired             it did, but its window has closed
     ├── Conflict                the thing exists already, or changed underneath
     ├── Unauthenticated         no valid API key
-    ├── Forbidden               the key lacks the scope
+    ├── Forbidden               the key lacks the scope, or may not do this alone
     ├── Unavailable             a dependency is down or late
     │   └── NotReady            the service has no published release yet
     └── SetupError              settings, catalog or files are wrong: what an operator has to change
@@ -85,7 +85,7 @@ class Unauthenticated(NbxError):
 
 
 class Forbidden(NbxError):
-    """The key lacks the scope."""
+    """The key lacks the scope, or may not do this alone."""
 
     code = "forbidden"
 

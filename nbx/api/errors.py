@@ -32,7 +32,7 @@ STATUS: dict[type[errors.NbxError], Status] = {
     errors.Expired: Status(410, grpc.StatusCode.NOT_FOUND, "No longer kept"),
     errors.Conflict: Status(409, grpc.StatusCode.ABORTED, "Conflict"),
     errors.Unauthenticated: Status(401, grpc.StatusCode.UNAUTHENTICATED, "An API key is needed"),
-    errors.Forbidden: Status(403, grpc.StatusCode.PERMISSION_DENIED, "The API key lacks the scope"),
+    errors.Forbidden: Status(403, grpc.StatusCode.PERMISSION_DENIED, "Not allowed with this API key"),
     errors.Unavailable: Status(503, grpc.StatusCode.UNAVAILABLE, "Not available right now"),
     errors.NotReady: Status(503, grpc.StatusCode.UNAVAILABLE, "Not ready"),
     errors.SetupError: Status(422, grpc.StatusCode.FAILED_PRECONDITION, "The set-up is wrong"),

@@ -123,7 +123,9 @@ def _decision_routes(services: Services, plane: DataPlane) -> Router:
     async def change(customer_id: str, data: ProfilePatch) -> None:
         await plane.events.change_profile(customer_id, data.profile)
 
-    @post("/customers/{customer_id:str}/aliases", opt={"scope": "events"}, status_code=200, summary="Merge another id")
+    @post(
+        "/customers/{customer_id:str}/aliases", opt={"scope": "events"}, status_code=HTTP_200_OK, summary="Merge an id"
+    )
     async def merge(request: Request[Any, Any, Any], customer_id: str, data: AliasPost) -> AliasReply:
         merged = await plane.events.merging.merge(customer_id, data.alias, caller(request))
         return AliasReply(customer_id=merged, alias=data.alias)

@@ -22,12 +22,13 @@ from nbx.audit.shadow_report import ShadowReport
 from nbx.audit.shadow_tally import Tally
 from nbx.bandits.snapshot import BoundModel, Snapshot, bind, decode_snapshot
 from nbx.catalog.plan import Plan
-from nbx.decision.choice import decide
+from nbx.decision.choice import Choice, decide
 from nbx.decision.messages import DecideRequest
 from nbx.errors import Invalid, Unknown
 from nbx.experience.entries import DecisionEntry, Entry
 from nbx.features.keys import MODEL_SNAPSHOT
 from nbx.features.schema import Value, checked_values
+from nbx.features.state import CustomerState
 from nbx.features.store import Store
 from nbx.limits import SHADOW_DECISIONS
 
@@ -36,7 +37,7 @@ LAST = 10_000
 """Decisions replayed when nobody says."""
 _FIRST_LOOK_MS = 60_000
 _STEP = 64
-"""Entries worked off between two looks of the event loop: some milliseconds."""
+"""Entries worked off between two returns to the event loop: a service that ends does not wait long for the thread."""
 
 
 class ShadowQuestion(Struct, frozen=True, kw_only=True):
@@ -72,7 +73,7 @@ async def shadow(
     """Replay the latest live decisions through a draft and through the release in force.
 
     The log is read twice: from its end until there are enough decisions, then from its start for their customers. Work
-    is done in a thread, a few milliseconds at a time.
+    is done in a thread: 10,000 decisions take some 15 s of one core.
 
     Parameters
     ----------
@@ -173,10 +174,10 @@ class _Run:
         self.customers = frozenset(each.customer_id for each in wanted.values() if not each.erased)
         self._wanted = {decision_id for decision_id, each in wanted.items() if not each.erased}
         self._draft, self._base = draft, base
-        self._models = _bound(snapshot, draft), _bound(snapshot, base)
+        self._draft_model, self._base_model = _bound(snapshot, draft), _bound(snapshot, base)
         self._plans = plans
         self._past = Rebuilder(self.customers, base, draft, plans.__getitem__)
-        self._pricing = Pricing(draft, base, self._models[0])
+        self._pricing = Pricing(draft, base, self._draft_model)
         self._maturity = Maturity(question.now_ms, young=False)
         self._tally = Tally(draft, base, question.by)
         self._snapshot = snapshot.version if snapshot is not None else 0
@@ -206,21 +207,10 @@ class _Run:
             self._tally.leave_out("placement", entry.decision_id)
             return
         purse = _purse(entry, self._plans[entry.release])
-        seen = rebuilt.state, self._past.seen_by_the_other(rebuilt)
-        before, after = (
-            decide(
-                plan,
-                model,
-                state,
-                _request(entry, plan),
-                entry.decision_id,
-                entry.at_ms,
-                salt=entry.policy.salt,
-                purse=purse,
-            )
-            for plan, model, state in zip((self._base, self._draft), self._models[::-1], seen, strict=True)
-        )
-        values = self._draft.resolver.resolve(seen[1], entry.request.context, entry.at_ms)
+        seen = self._past.seen_by_the_other(rebuilt)
+        before = _decided(entry, self._base, self._base_model, rebuilt.state, purse)
+        after = _decided(entry, self._draft, self._draft_model, seen, purse)
+        values = self._draft.resolver.resolve(seen, _request(entry, self._draft).context, entry.at_ms)
         self._tally.add(entry, before, after, values, self._pricing.price(entry, before, after))
 
     def report(self) -> ShadowReport:
@@ -236,6 +226,14 @@ class _Run:
 
 def _bound(snapshot: Snapshot | None, plan: Plan) -> BoundModel:
     return bind(snapshot, plan.layout.columns, plan.action_names, plan.action_groups)
+
+
+def _decided(
+    entry: DecisionEntry, plan: Plan, model: BoundModel, state: CustomerState, purse: Mapping[str, int]
+) -> Choice:
+    """Decide what is on record anew, with the same luck."""
+    request, salt = _request(entry, plan), entry.policy.salt
+    return decide(plan, model, state, request, entry.decision_id, entry.at_ms, salt=salt, purse=purse)
 
 
 def _request(entry: DecisionEntry, plan: Plan) -> DecideRequest:

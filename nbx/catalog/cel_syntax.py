@@ -13,13 +13,13 @@ Loops inside each other multiply; one alone takes 10 ms at worst in `LOOP_LENGTH
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable
 from typing import Literal as OneOf
-from typing import NamedTuple, NoReturn
+from typing import NoReturn, TypeAlias
 
 from msgspec import Struct
+
+from nbx.catalog.cel_tokens import NumberType, Token, number_value, text_value, tokenize
 
 CONDITION_LENGTH = 2048
 """Characters in a condition: 7 ms for the worst one found, and a person has to read it."""
@@ -36,7 +36,7 @@ RESERVED |= {"namespace", "package", "return", "var", "void", "while"}
 LOOPS = frozenset({"exists", "all", "exists_one", "existsOne"})
 UNBOUNDED = frozenset({"map", "filter", "matches"})
 
-LiteralType = OneOf["int", "uint", "double", "text", "boolean", "null"]
+LiteralType: TypeAlias = NumberType | OneOf["text", "boolean", "null"]
 
 
 class CelSyntaxError(Exception):
@@ -127,35 +127,10 @@ class Loop(Node, frozen=True):
     body: Node
 
 
-class Token(NamedTuple):
-    """A word of a condition."""
-
-    kind: str
-    text: str
-    start: int
-    end: int
-
-
-_TOKEN = re.compile(
-    r"""(?P<space>[ \t\r\n\f]+|//[^\n]*)
-    |(?P<string>[bB]?[rR](?:\"{3}.*?\"{3}|'{3}.*?'{3}|"[^"\n\r]*"|'[^'\n\r]*')
-      |[bB]?(?:\"{3}(?:\\.|[^\\])*?\"{3}|'{3}(?:\\.|[^\\])*?'{3}|"(?:\\.|[^"\\\n\r])*"|'(?:\\.|[^'\\\n\r])*'))
-    |(?P<number>0x[0-9a-fA-F]+[uU]?|(?:\d+\.\d+|\.\d+)(?:[eE][+-]?\d+)?|\d+[eE][+-]?\d+|\d+[uU]?)
-    |(?P<name>[A-Za-z_][A-Za-z0-9_]*)
-    |(?P<sign>&&|\|\||[=!<>]=|.)""",
-    re.VERBOSE | re.DOTALL | re.ASCII,
-)
-_ESCAPE = re.compile(
-    r"""\\(?:(?P<plain>[abfnrtv\\?"'`])|(?P<octal>[0-3][0-7]{2})
-    |[xX](?P<x>[0-9a-fA-F]{2})|u(?P<u>[0-9a-fA-F]{4})|U(?P<U>[0-9a-fA-F]{8})|(?P<bad>.?))""",
-    re.VERBOSE | re.DOTALL,
-)
-_PLAIN = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 _POWER = {"||": 1, "&&": 2, "+": 4, "-": 4, "*": 5, "/": 5, "%": 5}
 _POWER |= dict.fromkeys(("<", "<=", ">", ">=", "==", "!=", "in"), 3)
 _INSTEAD = {"and": "&&", "&": "&&", "or": "||", "|": "||", "not": "!", "=": "==", "is": "==", "<>": "!="}
 """What people write who do not write CEL."""
-_LARGEST = {"int": 2**63 - 1, "uint": 2**64 - 1}
 
 
 def parse_condition(source: str) -> Node:
@@ -222,12 +197,7 @@ class _Parser:
 
     def __init__(self, source: str) -> None:
         self._source = source
-        self._tokens = [
-            Token(match.lastgroup or "", match[0], *match.span())
-            for match in _TOKEN.finditer(source)
-            if match.lastgroup != "space"
-        ]
-        self._tokens.append(Token("end", "", len(source), len(source)))
+        self._tokens = tokenize(source)
         self._next = 0
         self._ahead = self._tokens[0]
         self._depth = 0
@@ -422,40 +392,16 @@ class _Parser:
 
 
 def _number(token: Token, minus: Token | None = None) -> Literal:
-    sign = -1 if minus else 1
     start = (minus or token).start
-    text = token.text.rstrip("uU")
-    if text.startswith("0x") or text.isdigit():
-        kind: LiteralType = "int" if text == token.text else "uint"
-        # the length bounds the work of int()
-        value = int(text, 16 if text.startswith("0x") else 10) if len(text) < 100 else math.inf
-        if value > _LARGEST[kind]:
-            raise CelSyntaxError("a whole number beyond 64 bits: write it with a decimal point", start)
-        return Literal(start, token.end, sign * value, kind)
-    if math.isinf(size := float(text)):
-        raise CelSyntaxError("a number beyond what a double can hold", start)
-    return Literal(start, token.end, sign * size, "double")
+    try:
+        value, kind = number_value(token.text)
+    except ValueError as error:
+        raise CelSyntaxError(str(error), start) from None
+    return Literal(start, token.end, -value if minus else value, kind)
 
 
 def _text(token: Token) -> Literal:
-    text = token.text
-    raw = False
-    while text[0] not in "'\"":
-        if text[0] in "bB":
-            raise CelSyntaxError("a condition has no bytes: leave out the b", token.start)
-        text, raw = text[1:], True
-    width = 3 if len(text) >= 6 and text[:3] in ("'''", '"""') else 1
-    text = text[width:-width]
-    if not raw and "\\" in text:
-        text = _ESCAPE.sub(lambda match: _unescaped(match, token.start), text)
-    return Literal(token.start, token.end, text, "text")
-
-
-def _unescaped(match: re.Match[str], start: int) -> str:
-    plain, octal, *codes, bad = match.groups()
-    if plain is not None:
-        return _PLAIN.get(plain, plain)
-    code = int(octal, 8) if octal else int(next((each for each in codes if each), "d800"), 16)
-    if bad is not None or 0xD800 <= code <= 0xDFFF or code > 0x10FFFF:
-        raise CelSyntaxError(f"`{match.group()}` has no meaning in a text: write \\\\ for one \\", start)
-    return chr(code)
+    try:
+        return Literal(token.start, token.end, text_value(token.text), "text")
+    except ValueError as error:
+        raise CelSyntaxError(str(error), token.start) from None

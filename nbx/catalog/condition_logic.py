@@ -34,9 +34,13 @@ from nbx.catalog.cel_syntax import (
 )
 from nbx.catalog.value_sets import ANY_TEXT, BOTH, Choice, Spans, Values, join, meet
 from nbx.catalog.vocabulary import Variable
+from nbx.features.schema import FeatureType
 
 ALTERNATIVES = 64
 """Alternatives of a condition, or of several together, that are looked at: the work grows with their product."""
+
+PATIENCE = 1_000_000
+"""Characters of distinct conditions that are looked at, some 10,000 as people write them; the others say nothing."""
 
 Facts: TypeAlias = dict[str, Values]
 """Variable → values it may have; one not in it may have any."""
@@ -64,6 +68,7 @@ class Logic:
         self._words = words
         self._trees: dict[str, Node | None] = {}
         self._said: dict[str, list[_Said]] = {}
+        self._patience = PATIENCE
 
     def names(self, source: str) -> frozenset[str]:
         """Return the names a condition reads; none when it does not parse."""
@@ -108,7 +113,11 @@ class Logic:
         """Return what the operands of the outermost `&&` say, each on its own."""
         if source not in self._said:
             tree = self._tree(source)
-            self._said[source] = [] if tree is None else [self._say(source, each) for each in _conjuncts(tree)]
+            self._patience -= len(source)
+            if tree is None or self._patience < 0:
+                self._said[source] = []
+            else:
+                self._said[source] = [self._say(source, each) for each in _conjuncts(tree)]
         return self._said[source]
 
     def _tree(self, source: str) -> Node | None:
@@ -204,10 +213,8 @@ def fact_of(node: Node, words: Mapping[str, Variable]) -> tuple[str, Values] | N
     if not isinstance(left, Name) or left.path not in words:
         return None
     if sign == "in":
-        literals = right.items if isinstance(right, ListOf) else ()
-        found = [_values("==", each, words[left.path]) for each in literals]
-        known = [values for values in found if values is not None]
-        return (left.path, reduce(join, known)) if known and len(known) == len(found) else None
+        among = _among(right, words[left.path].type)
+        return None if among is None else (left.path, among)
     values = _values(sign, right, words[left.path]) if sign in _RELATIONS else None
     return None if values is None else (left.path, values)
 
@@ -237,6 +244,18 @@ def _values(sign: str, node: Node, variable: Variable) -> Values | None:
         return None
     assert isinstance(value, str | bool)
     return _is(value) if sign == "==" else _is(value).negated()
+
+
+def _among(node: Node, kind: FeatureType) -> Values | None:
+    """Return the members of a list of literals of one type."""
+    items = node.items if isinstance(node, ListOf) else ()
+    members = [each.value for each in items if isinstance(each, Literal)]
+    if kind == "number":
+        numbers = [float(each) for each in members if isinstance(each, int | float) and not isinstance(each, bool)]
+        return Spans.points(numbers) if numbers and len(numbers) == len(items) else None
+    type_ = bool if kind == "boolean" else str
+    others: list[str | bool] = [each for each in members if isinstance(each, str | bool) and isinstance(each, type_)]
+    return Choice(frozenset(others)) if others and len(others) == len(items) else None
 
 
 def _may_fail(node: Node) -> bool:

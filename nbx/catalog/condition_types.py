@@ -205,7 +205,7 @@ class _Checker:
             for literal in right.items if isinstance(right, ListOf) else (right,):
                 assert isinstance(literal, Literal)
                 if literal.value not in variable.known:
-                    text = f"`{literal.value:.80}` is none of {path}'s {variable.known_as}."
+                    text = f"`{literal.value!s:.80}` is no {variable.known_as}: correct it, or add it there."
                     hint = did_you_mean(str(literal.value), (each for each in variable.known if each))
                     self._fault(literal.start, "value", text + hint)
         elif meet(values, domain).empty:

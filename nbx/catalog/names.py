@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from nbx.catalog.model import Catalog
 
-PATIENCE = 200_000
-"""Declared names that unknown ones are compared with in all: 0.2 s, however many faults there are."""
+PATIENCE = 50_000
+"""Declared names that unknown ones are compared with in all: 0.1 s, however many faults there are."""
 HINT = 200
 """Names whose comparison takes as long as the rest of a suggestion."""
 

@@ -8,6 +8,9 @@ Scalars follow JSON, not YAML 1.1: only true/false and numbers as JSON writes th
 or a time `12:30` stays what it looks like. Anchors, aliases and tags are refused: only a bomb needs them. So are %TAG
 lines: libyaml compares each with all before it, and 10 MB of them would take it hours.
 
+Nothing here holds the interpreter for long: other threads decide meanwhile. So text is handed to libyaml and looked
+through in pages; one scalar of 10 MB in one piece would take 0.2 s.
+
 A path is kept as a chain of steps and written out where it is reported: with the paths of all values in full a file
 of 2 MB took 0.6 GB.
 """
@@ -33,6 +36,11 @@ NODES = 150_000
 """Values and keys in one file: some 2,700 actions; reading them takes half a second."""
 FINDINGS = 1000
 """Findings reported at once; more are counted."""
+
+PAGE = 1 << 16
+"""Characters looked at in one go."""
+PLACED = 1_000_000
+"""Characters looked through in all for places inside scalars; after that the scalar's own place is given."""
 
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _PRINTABLE = b"\t\n\r" + bytes(range(0x20, 0x7F))
@@ -130,6 +138,7 @@ class Tree:
         self.sink = sink
         self.count = 0
         self.root: Node | None = None
+        self._placed = 0
         self._children: dict[int, dict[str, Node]] = {}
 
     def read(self) -> Node | None:
@@ -167,6 +176,9 @@ class Tree:
         Space is what folding, indentation and block headers change, so a place is found by counting the characters
         that are none: exact for every style.
         """
+        self._placed += node.end - node.start
+        if self._placed > PLACED:
+            return [(node.line, node.column) for _ in offsets]
         raw = self.text[node.start : node.end]
         skip = {"'": 1, '"': 1, "|": raw.find("\n") + 1, ">": raw.find("\n") + 1}.get(node.style, 0)
         written = _UNITS.get(node.style, _UNITS[""]).finditer(raw, skip)
@@ -189,7 +201,7 @@ class Tree:
         return self._children[id(node)].get(name)
 
     def _document(self) -> Node:
-        self._next = yaml.CSafeLoader(self.text).get_event
+        self._next = yaml.CSafeLoader(_Pages(self.text)).get_event
         self._next()
         if isinstance(self._next(), yaml.StreamEndEvent):
             raise _Refused(1, 1, "empty", "the file is empty: start with `catalog: <name>`")
@@ -205,7 +217,9 @@ class Tree:
         if len(self.text) > limits.CATALOG_BYTES or len(packed) > limits.CATALOG_BYTES:
             text = f"the file must have at most {limits.CATALOG_BYTES} bytes: split the catalog"
             raise _Refused(1, 1, "too_large", text)
-        if packed.translate(None, _PRINTABLE) and (bad := _UNPRINTABLE.search(self.text)):
+        odd = any(packed[i : i + PAGE].translate(None, _PRINTABLE) for i in range(0, len(packed), PAGE))
+        pages = range(0, len(self.text) if odd else 0, PAGE)
+        if bad := next(filter(None, (_UNPRINTABLE.search(self.text, i, i + PAGE) for i in pages)), None):
             text = f"the character U+{ord(bad.group()):04X} is not allowed: remove it"
             raise _Refused(self.text.count("\n", 0, bad.start()) + 1, self._column(bad.start()), "yaml", text)
         if "%TAG" in self.text and (tag := _TAG_LINE.search(self.text)):
@@ -279,6 +293,19 @@ class Tree:
 
 def _nth(items: Sequence[Node], number: int) -> Node | None:
     return items[number] if number < len(items) else None
+
+
+class _Pages:
+    """A text as libyaml reads it: in pieces, between which other threads have their turn."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._at = 0
+
+    def read(self, size: int = PAGE, /) -> str:
+        """Return the next piece; empty at the end."""
+        self._at += size
+        return self._text[self._at - size : self._at]
 
 
 class _Refused(Exception):

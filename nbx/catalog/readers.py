@@ -27,6 +27,8 @@ DURATION_MS = 3650 * 86_400_000
 """Longest duration, ten years: sums of several stay far inside 64 bits."""
 WHOLE = 1 << 53
 """Whole numbers in content stay below this: JavaScript would round them."""
+NUMBER_LENGTH = 400
+"""Characters of the longest number: the digits of the largest float, and some."""
 ENTRIES = 10_000
 """Most entries of one list or of one mapping of names."""
 BUDGET = 10**12
@@ -262,9 +264,9 @@ class Reader:
         if node.kind == "scalar" and node.text in time_zones():
             self.zone = ZoneInfo(node.text)
             return node.text
-        city = f"/{node.text.strip().replace(' ', '_')}".lower()
+        city = f"/{node.text[:64].strip().replace(' ', '_')}".lower()
         near = sorted(name for name in time_zones() if f"/{name}".lower().endswith(city))
-        hint = did_you_mean(node.text, near[:1] or sorted(time_zones())) if node.kind == "scalar" else ""
+        hint = f" Did you mean `{near[0]}`?" if near and node.text else did_you_mean(node.text, sorted(time_zones()))
         self._wrong(node, "must be an IANA time zone, such as Europe/Berlin", hint)
         return self.zone.key
 
@@ -319,7 +321,7 @@ class Reader:
         return ()
 
     def _check_name(self, node: Node) -> bool:
-        if _NAME.fullmatch(node.text) and len(node.text) <= limits.NAME_LENGTH:
+        if len(node.text) <= limits.NAME_LENGTH and _NAME.fullmatch(node.text):
             return True
         form = f"a name is a-z, 0-9 and _, starts with a letter, has at most {limits.NAME_LENGTH} characters"
         self.sink.add(node, "name", f"{form}; found {short(node)}")
@@ -337,7 +339,7 @@ def scalar(node: Node) -> bool | float | int | str | None:
         return None
     if node.text in ("true", "false"):
         return node.text == "true"
-    if not _NUMBER.fullmatch(node.text):
+    if len(node.text) > NUMBER_LENGTH or not _NUMBER.fullmatch(node.text):
         return node.text
     if len(node.text) <= 20 and node.text.lstrip("+-").isdigit():
         return int(node.text)

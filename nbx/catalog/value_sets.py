@@ -8,6 +8,7 @@ booleans are a finite set or all but a finite set.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import TypeAlias
 
 from msgspec import Struct
@@ -15,6 +16,8 @@ from msgspec import Struct
 Cut: TypeAlias = tuple[float, int]
 START: Cut = (-math.inf, 0)
 END: Cut = (math.inf, 1)
+TOLD = 6
+"""Members of a set that are written out; more are counted."""
 
 
 class Spans(Struct, frozen=True):
@@ -36,6 +39,11 @@ class Spans(Struct, frozen=True):
         before, after = (number, 0), (number, 1)
         spans = {"<": (START, before), "<=": (START, after), ">": (after, END), ">=": (before, END)}
         return cls(spans.get(sign, (before, after))) if sign != "!=" else cls((before, after)).negated()
+
+    @classmethod
+    def points(cls, numbers: Iterable[float]) -> Spans:
+        """Return just these numbers."""
+        return cls(tuple(cut for number in sorted(set(numbers)) for cut in ((number, 0), (number, 1))))
 
     @classmethod
     def between(cls, low: float, high: float) -> Spans:
@@ -76,7 +84,7 @@ class Spans(Struct, frozen=True):
         pairs = [(self.cuts[i], self.cuts[i + 1]) for i in range(0, len(self.cuts), 2)]
         if len(pairs) > 1 and pairs[0][0] == START and len(self.negated().cuts) == 2 and pairs[-1][1] == END:
             return f"not {self.negated()}"
-        return " or ".join(_span_in_words(low, high) for low, high in pairs) or "nothing"
+        return " or ".join(_shortened([_span_in_words(low, high) for low, high in pairs])) or "nothing"
 
 
 class Choice(Struct, frozen=True):
@@ -109,8 +117,13 @@ class Choice(Struct, frozen=True):
 
     def __str__(self) -> str:
         names = [str(each).lower() if isinstance(each, bool) else f"`{each}`" for each in sorted(self.values, key=str)]
+        names = _shortened(names)
         listed = " or ".join((", ".join(names[:-1]), names[-1]) if len(names) > 1 else names)
         return f"not {listed}" if self.all_but else listed or "nothing"
+
+
+def _shortened(words: list[str]) -> list[str]:
+    return words if len(words) <= TOLD else [*words[: TOLD - 1], f"{len(words) - TOLD + 1} more"]
 
 
 Values: TypeAlias = Spans | Choice

@@ -33,7 +33,7 @@ class Variable(Struct, frozen=True, kw_only=True):
     known: tuple[str, ...] = ()
     """Values that a category is compared with; empty: any."""
     known_as: str = ""
-    """What a value must be among, and how to add one."""
+    """What each of them is, such as `category of customer.tier`."""
 
 
 def vocabulary(
@@ -54,15 +54,14 @@ def vocabulary(
     spots = list(placements)
     for name in REQUEST:
         known = tuple(dict.fromkeys(spot.name if name == "placement" else spot.channel for spot in spots))
-        words[f"request.{name}"] = Variable(type="category", known=known, known_as=f"{name}s: declare it there")
+        words[f"request.{name}"] = Variable(type="category", known=known, known_as=name)
     for feature in features:
         root = "request" if feature.origin == "context" else "customer"
-        words[f"{root}.{feature.name}"] = _variable(feature)
+        words[f"{root}.{feature.name}"] = _variable(feature, f"{root}.{feature.name}")
     for journey in journeys:
         known = ("", *(step.name for step in journey.steps))
-        words[f"journey.{journey.name}"] = Variable(
-            type="category", known=known, known_as="steps of the journey: add it to them"
-        )
+        known_as = f"step of journey `{journey.name}`"
+        words[f"journey.{journey.name}"] = Variable(type="category", known=known, known_as=known_as)
     for concern in concerns:
         words[f"concern.{concern.name}"] = Variable(type="boolean")
     return words
@@ -86,7 +85,7 @@ def is_personal_path(path: str, features: Iterable[Feature]) -> bool:
     )
 
 
-def _variable(feature: Feature) -> Variable:
+def _variable(feature: Feature, path: str) -> Variable:
     if feature.type == "boolean":
         return Variable(type="boolean")
     if feature.type == "number":
@@ -94,7 +93,7 @@ def _variable(feature: Feature) -> Variable:
         return _number(min(0.0, float(feature.default)) if never_below_0 else -math.inf)
     categories = feature.encoding.categories
     known = tuple(dict.fromkeys((*categories, str(feature.default), ""))) if categories else ()
-    return Variable(type="category", known=known, known_as="categories of the feature: add it to them")
+    return Variable(type="category", known=known, known_as=f"category of {path}")
 
 
 def _number(low: float, high: float = math.inf) -> Variable:

@@ -36,9 +36,13 @@ TIMEOUT_MS = 1_000.0
 class _Lease:
     """A part of a window in this worker's hand."""
 
+    plan: BudgetPlan
+    """Of the release that last used it."""
     window: Window
-    total: int
-    """Of the window, as the release says."""
+    ends_ms: int
+    """Of the window."""
+    until_ms: int
+    """Of the window."""
     used_ms: int
     renewed_ms: int
     name: str = field(default_factory=lambda: secrets.token_hex(8))
@@ -89,7 +93,10 @@ class Ledger:
 
     def falls_short(self, uses: tuple[ResourceUse, ...], slots: int, now_ms: int) -> bool:
         """Tell whether a decision should `fill` first."""
-        return any(self._short(use, slots, now_ms) for use in uses)
+        for use in uses:  # noqa: SIM110 - a generator costs as much as all of this
+            if self._short(use, slots, now_ms):
+                return True
+        return False
 
     async def fill(self, uses: tuple[ResourceUse, ...], slots: int, now_ms: int, timeout_ms: float) -> None:
         """Get enough for a decision of so many slots, unless there is not enough or it takes too long.
@@ -120,8 +127,8 @@ class Ledger:
             return ()
         spent = []
         for use in uses:
-            amount = sum(use.plan.amounts.get(action, 0) for action in chosen)
-            if amount:
+            amounts = use.plan.amounts
+            if amount := sum([amounts.get(action, 0) for action in chosen]):
                 lease = self._held(use.plan, now_ms)
                 if lease is None or lease.granted - lease.spent < amount:
                     raise RuntimeError(f"{use.plan.resource}: {chosen} cost {amount}, which is not in the purse")
@@ -136,7 +143,7 @@ class Ledger:
     def spends(self, spent: Iterable[Spent], keys: PartitionKeys) -> tuple[Spend, ...]:
         """Return what the commit has to count."""
         return tuple(
-            Spend(keys.spending(each.lease), each.amount, self._leases[each.lease].window.until_ms) for each in spent
+            [Spend(keys.spending(each.lease), each.amount, self._leases[each.lease].until_ms) for each in spent]
         )
 
     def settle_commit(self, spent: Iterable[Spent], verdict: Verdict | None) -> None:
@@ -149,7 +156,6 @@ class Ledger:
             elif verdict is not Verdict.DONE:
                 lease.spent -= each.amount
             if verdict is Verdict.CLOSED:
-                lease.doubtful = True
                 self._retire(lease)
 
     async def tend(self, plans: Iterable[BudgetPlan], now_ms: int) -> None:
@@ -164,7 +170,7 @@ class Ledger:
         for lease in list(self._current.values()):
             idle = abs(now_ms - lease.used_ms) >= IDLE_MS
             if lease.asking is None and (
-                idle or in_force.get(lease.window) != lease.total or (lease.doubtful and lease.short)
+                idle or in_force.get(lease.window) != lease.plan.total or (lease.doubtful and lease.short)
             ):
                 if idle and lease.short and lease.granted > lease.spent:
                     # too little to pay for what is asked for: whoever asks meanwhile gets it together with others'
@@ -188,9 +194,13 @@ class Ledger:
     def _held(self, plan: BudgetPlan, now_ms: int) -> _Lease | None:
         """Return the lease that pays now under this plan."""
         lease = self._current.get(plan.resource)
-        if lease is None or lease.total != plan.total or lease.window != plan.window(now_ms):
+        if lease is None:
             return None
-        return lease
+        if lease.plan is not plan:  # another release: mostly it says the same
+            if lease.plan.total != plan.total or lease.window != plan.window(lease.window.begins_ms):
+                return None
+            lease.plan = plan
+        return lease if lease.window.begins_ms <= now_ms < lease.ends_ms else None
 
     def _short(self, use: ResourceUse, slots: int, now_ms: int) -> bool:
         lease = self._held(use.plan, now_ms)
@@ -205,7 +215,8 @@ class Ledger:
         if lease is None:
             if plan.resource in self._current:
                 self._retire(self._current[plan.resource])
-            lease = _Lease(plan.window(now_ms), plan.total, now_ms, now_ms)
+            window = plan.window(now_ms)
+            lease = _Lease(plan, window, window.ends_ms, window.until_ms, now_ms, now_ms)
             self._current[plan.resource] = self._leases[lease.name] = lease
         lease.wanted += need
         if lease.asking is None:
@@ -215,7 +226,9 @@ class Ledger:
     async def _grant(self, lease: _Lease, now_ms: int, timeout_ms: float) -> None:
         asked = max(0, lease.wanted - (lease.granted - lease.spent))
         try:
-            answer = await self._budgets.grant(lease.window, lease.name, lease.granted, asked, lease.total, timeout_ms)
+            answer = await self._budgets.grant(
+                lease.window, lease.name, lease.granted, asked, lease.plan.total, timeout_ms
+            )
         except Unavailable:
             self._not_before[lease.window] = now_ms + AGAIN_MS
         else:

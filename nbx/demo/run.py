@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
+from msgspec.structs import replace
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
@@ -96,7 +97,11 @@ class DemoResult:
 
 
 def demo_catalog(catalog: Catalog) -> Catalog:
-    """Return a catalog as the demonstration publishes it: a minute plays two weeks."""
+    """Return a catalog as the demonstration publishes it: a minute plays two weeks.
+
+    Quiet hours are left out: a demonstration at night would be a silent one.
+    """
+    catalog = replace(catalog, contact=replace(catalog.contact, quiet_hours=()))
     return scale_durations(catalog, FACTOR, least_attention_ms=LEAST_ATTENTION_MS)
 
 

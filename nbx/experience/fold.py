@@ -139,7 +139,7 @@ def _passed_on(
     canonical: CustomerState,
 ) -> Folded:
     """Fold what happened under an alias: the decision lives on here with its goal, the customer elsewhere."""
-    before = encode_open(decision) if decision is not None else b""
+    before = encode_open(replace(decision, x=b"")) if decision is not None else b""  # no state depends on x
     state.goals, canonical.goals = canonical.goals, state.goals
     folded = fold(canonical, decision, entry, rules, others)
     state.goals, canonical.goals = canonical.goals, state.goals

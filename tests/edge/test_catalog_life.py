@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import httpx
 import msgspec
 import pytest
 
+from nbx.cli import main
 from nbx.features.keys import ADMIN_LOG
 from nbx.limits import NOTE_LENGTH
-from tests.edge.test_cli import Done, nbx
 from tests.service import CATALOG, Running, running
 
 if TYPE_CHECKING:
@@ -29,6 +31,20 @@ examples:
 """
 GREEN = CATALOG + GROWN_UPS
 RED = GREEN.replace("grown_up: not_eligible", "help: not_eligible")
+
+
+class Said(NamedTuple):
+    """What a command printed."""
+
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        return msgspec.json.decode(self.out)
+
+
+class Cli(Protocol):
+    def __call__(self, service: Running, *arguments: str, code: int = 0, key: str | None = None) -> Said: ...
 
 
 @pytest.fixture(scope="module")
@@ -220,64 +236,79 @@ def test_scopes(service: Running) -> None:
     assert kept(service) == before
 
 
-def test_a_file_is_tested_without_a_service(service: Running, tmp_path: Path) -> None:
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Run the command line in this process: starting twenty would take longer than all they do."""
+
+    def run(service: Running, *arguments: str, code: int = 0, key: str | None = None) -> Said:
+        with monkeypatch.context() as patched:
+            for name, value in service.environment.items():
+                patched.setenv(name, value)
+            if key is not None:
+                patched.setenv("NBX_API_KEY", key)
+            patched.setattr(sys, "argv", ["nbx", *arguments])
+            with pytest.raises(SystemExit) as ended:
+                main()
+        said = Said(*capsys.readouterr())
+        assert (ended.value.code or 0) == code, (arguments, said)
+        return said
+
+    return run
+
+
+def test_a_file_is_tested_without_a_service(cli: Cli, service: Running, tmp_path: Path) -> None:
     green, red, faulty = (tmp_path / name for name in ("green.yaml", "red.yaml", "faulty.yaml"))
     green.write_text(GREEN)
     red.write_text(RED)
     faulty.write_text(CATALOG.replace("type: boolean", "type: colour"))
-    away = {"NBX_PORT": "9", "NBX_API_KEY": ""}
-    assert cli(service, "test", str(green), **away).out == f"{green}: 1 of 1 examples hold\n"
-    failing = cli(service, "test", str(red), code=1, **away)
-    assert "fails: nobody is offered what is for the very old: " in failing.out
-    assert cli(service, "test", str(red), "--json", code=1, **away).json()["passed"] is False
-    assert "features.is_mobile.type" in cli(service, "test", str(faulty), code=1, **away).err
-    assert cli(service, "test", str(faulty), "--json", code=1, **away).json()["faults"]
-    cli(service, "test", str(tmp_path / "none.yaml"), code=2, **away)
+    before = kept(service)
+    test = partial(cli, service, "catalog", "test", key="")
+    assert test(str(green)).out == f"{green}: 1 of 1 examples hold\n"
+    assert "fails: nobody is offered what is for the very old: " in test(str(red), code=1).out
+    assert test(str(red), "--json", code=1).json()["passed"] is False
+    assert "features.is_mobile.type" in test(str(faulty), code=1).err
+    assert test(str(faulty), "--json", code=1).json()["faults"]
+    test(str(tmp_path / "none.yaml"), code=2)
+    assert kept(service) == before
 
 
-def test_the_command_line_all_the_way(two: Running, other: str, tmp_path: Path) -> None:
+def test_the_command_line_all_the_way(cli: Cli, two: Running, other: str, tmp_path: Path) -> None:
     file = tmp_path / "fewer.yaml"
-    file.write_bytes(FEWER.replace("\n", "\r\n").encode())
-    them = {"NBX_API_KEY": other}
+    text = FEWER.replace("\n", "\r\n")
+    file.write_bytes(text.encode())
+    catalog = partial(cli, two, "catalog")
     current = two.http.get("/health/ready").json()["release"]
-    assert cli(two, "diff", str(file)).out.splitlines()[0] == "  placement web: slots 3 → 2"
-    assert cli(two, "diff", str(file), "--json", "--against", "1").json()["against"] == 1
-    assert "approval_needed" in cli(two, "publish", str(file), code=1).err
-    cli(two, "publish", code=2)
-    made = cli(two, "draft", str(file), "--note", "fewer", "--base", str(current), "--json").json()
-    assert f"{made['id']}  " in cli(two, "drafts").out
-    assert cli(two, "drafts", "--json").json()[0]["id"] == made["id"]
-    assert "approval_own" in cli(two, "approve", made["id"], code=1).err
-    assert f"draft {made['id']} is approved" in cli(two, "approve", made["id"], "--sha256", made["sha256"], **them).out
-    assert "approved by test" in cli(two, "show", made["id"]).out
-    published = cli(two, "publish", "--draft", made["id"])
+    assert catalog("diff", str(file)).out.splitlines()[0] == "  placement web: slots 3 → 2"
+    assert catalog("diff", str(file), "--json", "--against", "1").json()["against"] == 1
+    assert "approval_needed" in catalog("publish", str(file), code=1).err
+    catalog("publish", code=2)
+    made = catalog("draft", str(file), "--note", "fewer", "--base", str(current), "--json").json()
+    assert f"{made['id']}  " in catalog("drafts").out
+    assert catalog("drafts", "--json").json()[0]["id"] == made["id"]
+    assert "approval_own" in catalog("approve", made["id"], code=1).err
+    approved = catalog("approve", made["id"], "--sha256", made["sha256"], key=other)
+    assert approved.out == f"draft {made['id']} is approved; text {made['sha256']}\n"
+    assert "approved by test" in catalog("show", made["id"]).out
+    published = catalog("publish", "--draft", made["id"])
     assert published.out.splitlines()[:2] == [
         f"release {current + 1} of tests is in force",
         "  placement web: slots 3 → 2",
     ]
-    text = cli(two, "show", str(current + 1), "--text").out
-    assert text == FEWER, "the text came back"
-    assert cli(two, "show", str(current + 1), "--json").json()["number"] == current + 1
-    back = cli(two, "rollback", str(current), "--note", "too few", "--json").json()
+    assert two.http.get(f"{RELEASES}/{current + 1}/text").text == text, "line ends too"
+    assert catalog("show", str(current + 1), "--text").out == text
+    assert catalog("show", str(current + 1), "--json").json()["number"] == current + 1
+    back = catalog("rollback", str(current), "--note", "too few", "--json").json()
     assert back["rollback_of"] == current
-    history = cli(two, "history", "--count", "2").out
+    history = catalog("history", "--count", "2").out
     assert f"{current + 2}  " in history
     assert f"brought back release {current}" in history
-    assert [head["number"] for head in cli(two, "history", "--json", "--count", "2").json()] == [
-        current + 2,
-        current + 1,
-    ]
-    assert "rolled_back: release" in nbx(two, "log", "changes").out
-    assert nbx(two, "log", "changes", "--count", "1", "--json").json()[0]["what"] == "rolled_back"
-    unwanted = cli(two, "draft", str(file), "--json").json()["id"]
-    assert cli(two, "drafts", "--delete", unwanted).out == f"draft {unwanted} is deleted\n"
-    assert cli(two, "drafts", "--json").json() == []
-
-
-def cli(service: Running, *arguments: str, code: int = 0, **variables: str) -> Done:
-    done = nbx(service, "catalog", *arguments, **variables)
-    assert done.code == code, (arguments, done.out, done.err)
-    return done
+    heads = catalog("history", "--json", "--count", "2").json()
+    assert [head["number"] for head in heads] == [current + 2, current + 1]
+    assert "rolled_back: release" in cli(two, "log", "changes").out
+    assert cli(two, "log", "changes", "--count", "1", "--json").json()[0]["what"] == "rolled_back"
+    unwanted = catalog("draft", str(file), "--json").json()["id"]
+    assert catalog("drafts", "--delete", unwanted).out == f"draft {unwanted} is deleted\n"
+    assert catalog("drafts", "--json").json() == []
 
 
 def test_the_schema_names_the_calls(service: Running) -> None:

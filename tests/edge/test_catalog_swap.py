@@ -18,7 +18,9 @@ RATE = 200
 LAST_S = 5.0
 SWAPS = (200, 480, 760)
 """Decisions at which another release is published."""
-SWAPPED_S = 2.0
+SWAPPED_S = 1.0
+LARGE = 500
+"""Actions: to read and check them takes half a second, ten deadlines."""
 
 
 def publish(service: Running, catalog: str, **query: Any) -> httpx.Response:
@@ -39,8 +41,8 @@ def original(service: Running) -> Iterator[None]:
 
 def wait_for(service: Running, release: int) -> float:
     """Wait until every worker decides with a release; returns seconds."""
-    began = time.monotonic()
     with service.workers() as clients:
+        began = time.monotonic()
         for client in clients.values():
             while service.decide("swap", "web", client, mode="preview")["release"] < release:
                 assert time.monotonic() - began < SWAPPED_S, f"a worker is not on release {release}"
@@ -88,6 +90,37 @@ def test_publishing_under_load_drops_and_mixes_nothing(service: Running) -> None
         assert {slot["action"] for slot in reply["slots"] if slot.get("action")} <= known
         assert {candidate["action"] for candidate in reply["explanation"]["candidates"]} == known
     assert seen == set(of_release), "every release was decided with"
+
+
+@pytest.mark.usefixtures("original")
+def test_a_large_catalog_is_published_beside_the_decisions(service: Running) -> None:
+    large = catalog_with([f"offer_{number}" for number in range(LARGE)])
+
+    def publishing() -> float:
+        began = time.monotonic()
+        assert publish(service, large).status_code == 201
+        return time.monotonic() - began
+
+    async def load() -> tuple[float, list[float]]:
+        async with httpx.AsyncClient(base_url=service.url, headers=service.headers(), timeout=30.0) as client:
+
+            async def decide(number: int) -> float:
+                began = time.monotonic()
+                request = {"customer_id": f"large-{number}", "placement": "quick"}
+                answer = await client.post("/v1/decisions", json=request)
+                assert (answer.status_code, answer.json()["degraded"]) == (200, []), answer.text
+                return time.monotonic() - began
+
+            calls: list[asyncio.Task[float]] = []
+            published = asyncio.create_task(asyncio.to_thread(publishing))
+            while not published.done():
+                calls.append(asyncio.create_task(decide(len(calls))))
+                await asyncio.sleep(1 / RATE)
+            return await published, await asyncio.gather(*calls)
+
+    took_s, waits = asyncio.run(load())
+    wait_for(service, service.http.get("/health/ready").json()["release"])
+    assert max(waits) < took_s / 2, "a worker that reads the catalog answers nobody meanwhile"
 
 
 @pytest.mark.usefixtures("original")

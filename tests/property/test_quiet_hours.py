@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from nbx.catalog.model import QuietHours
 from nbx.decision.quiet_hours import next_quiet, quiet
+from tests.reference.guardrails import says_quiet
 
 MINUTE_MS = 60_000
 YEARS = (2009, 2027)
@@ -47,23 +48,6 @@ def transitions(zone: str) -> tuple[int, ...]:
     return tuple(changed) or ((first + last) // 2,)
 
 
-def says_quiet(hours: tuple[QuietHours, ...], wall: datetime) -> bool:
-    """Tell whether hours hold at what the clock on the wall shows."""
-    minute, today = wall.hour * 60 + wall.minute, wall.weekday()
-    for each in hours:
-        if each.channels and "web" not in each.channels:
-            continue
-        begins = each.days or range(7)
-        if each.from_minute < each.to_minute:
-            holds = today in begins and each.from_minute <= minute < each.to_minute
-        else:
-            late = today in begins and minute >= each.from_minute
-            holds = late or ((today - 1) % 7 in begins and minute < each.to_minute)
-        if holds:
-            return True
-    return False
-
-
 @settings(max_examples=80, deadline=None)
 @given(hours=st.lists(HOURS, min_size=1, max_size=3).map(tuple), zone=st.sampled_from(ZONES), data=st.data())
 def test_quiet_is_what_the_clock_on_the_wall_says(
@@ -71,9 +55,8 @@ def test_quiet_is_what_the_clock_on_the_wall_says(
 ) -> None:
     around_s = data.draw(st.sampled_from(transitions(zone)))
     start_s = (around_s - data.draw(st.integers(0, SCANNED)) * 60) // 60 * 60
-    clock = ZoneInfo(zone)
     minutes = [(start_s + 60 * n) * 1000 for n in range(SCANNED)]
-    statement = [says_quiet(hours, datetime.fromtimestamp(at_ms // 1000, clock)) for at_ms in minutes]
+    statement = [says_quiet(hours, "web", zone, at_ms) for at_ms in minutes]
     end_ms = next_ms = 0  # of the scan so far, from its end backwards; 0: beyond it
     after = statement[-1]
     for at_ms, holds in zip(reversed(minutes), reversed(statement), strict=True):

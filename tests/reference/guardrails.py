@@ -254,6 +254,7 @@ class _Decided:
         stated = str(life.profile.get(self.catalog.time_zone_feature, (0, ""))[1])
         self.zone = stated if stated in _zones() else self.catalog.time_zone
         self.values = self._values()
+        self.paused = self._paused()
 
     def breaches(self) -> Iterator[str]:
         entry = self.entry
@@ -332,7 +333,7 @@ class _Decided:
         yield Stage(frozenset(["experience_floor"]), worth < floor - NEAR, worth < floor + NEAR)
         held = action.action_class not in contact.exempt
         yield _sure("quiet_hours", held and self._quiet(self.now_ms))
-        yield _sure("paused", any(self._paused(scope) for scope in self._own(action) + self._wider(action) * held))
+        yield _sure("paused", not self.paused.isdisjoint(self._own(action) + self._wider(action) * held))
         rules = [(scope, self._rule(scope)) for scope in self._wider(action) * held]
         gaps = [self._close(scope, rule.gap_ms) for scope, rule in rules if rule.gap_ms]
         yield Stage(frozenset(["too_soon"]), any(sure for sure, _ in gaps), any(may for _, may in gaps))
@@ -377,20 +378,20 @@ class _Decided:
         sure, may = (open_ or any(self.now_ms - at_ms < gap_ms + slack for at_ms in times) for slack in (0, 1000))
         return sure, may
 
-    def _paused(self, scope: str) -> bool:
+    def _paused(self) -> set[str]:
+        """Return the scopes that outcomes keep away."""
         life, now_ms = self.life, self.life.latest_ms
-        if life.unanswered.get(scope, 0) > now_ms:
-            return True
+        found = {scope for scope, until_ms in life.unanswered.items() if until_ms > now_ms}
         for key, slot in life.slots.slots.items():
             outcome = slot.outcome()
             if key not in life.told or outcome is None or outcome[0] not in ("declined", "dismissed", "ignored"):
                 continue
-            for where, pause in pauses(self.book.catalogs[life.told[key]], slot.action, life.channels[key]):
+            for scope, pause in pauses(self.book.catalogs[life.told[key]], slot.action, life.channels[key]):
                 alone = outcome[0] != "ignored" or pause.ignored_count == 1
                 length_ms: int = getattr(pause, f"{outcome[0]}_ms")
-                if where == scope and alone and length_ms and outcome[1] + length_ms > now_ms:
-                    return True
-        return False
+                if alone and length_ms and outcome[1] + length_ms > now_ms:
+                    found.add(scope)
+        return found
 
     def _quiet(self, at_ms: int) -> bool:
         return says_quiet(self.catalog.contact.quiet_hours, self.placement.channel, self.zone, at_ms)

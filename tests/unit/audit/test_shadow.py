@@ -190,6 +190,18 @@ def test_reservations_count_for_a_cap_that_only_the_draft_has() -> None:
     assert reasons(run_shadow(desk, capped))["tips", "limit_reached"] == (0, 1)
 
 
+def test_exposures_count_for_as_long_as_the_draft_wants() -> None:
+    desk = Desk()
+    for _ in range(2):
+        while not (reply := desk.decide("c", exclude=("gold_card", "travel_card", "pay_card"))).slots[0].action:
+            desk.pass_time(1)
+        desk.record("seen", decision_id=reply.decision_id)
+        desk.pass_time(40 * DAY_MS)
+    desk.decide("c")
+    capped = draft(CATALOG.replace("class: service\n", "class: service\n    limits: [{max: 2, per: 90d}]\n"))
+    assert reasons(run_shadow(desk, capped))["tips", "limit_reached"] == (0, 1)
+
+
 def test_the_latest_decisions_are_replayed_and_only_of_the_placement() -> None:
     desk = Desk()
     ids = []

@@ -83,6 +83,14 @@ def test_steps_are_reached_one_after_the_other() -> None:
     assert where(opened=2, funded=2, used=2) == "used", "in one moment: the one declared last"
 
 
+def test_steps_of_one_moment_may_be_declared_in_any_order() -> None:
+    second, first = JourneyStep(name="second", event="e1", after=("first",)), JourneyStep(name="first", event="e2")
+    third = JourneyStep(name="third", event="e3", after=("second",))
+    assert (
+        current_step(Journey(name="j", steps=(second, first, third)), {"second": 1, "first": 1, "third": 2}) == "third"
+    )
+
+
 def test_a_circle_without_a_way_in_is_never_entered() -> None:
     circle = Journey(
         name="j",
