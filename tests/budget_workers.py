@@ -45,14 +45,15 @@ actions:
   voucher: {group: other, class: mandatory, cost: 7.5, treatments: {t: {placements: [hero]}}}
   tips: {group: other, class: service, value: 1, treatments: {t: {placements: [hero, free]}}}
 budgets:
-  gifts: {groups: [gifts], money: MONEY, per: 10m}
-  vouchers: {actions: [voucher, large], units: UNITS, per: 10m}
+  gifts: {groups: [gifts], money: MONEY, per: PER}
+  vouchers: {actions: [voucher, large], units: UNITS, per: PER}
 """
 
 
-def budget_plan(units: int = 100, money: float = 1000, release: int = 1) -> Plan:
+def budget_plan(units: int = 100, money: float = 1000, release: int = 1, per: str = "10m") -> Plan:
     """Return the catalog with these totals, compiled."""
-    return small_plan(CATALOG.replace("UNITS", str(units)).replace("MONEY", f"{money:g}"), release)
+    text = CATALOG.replace("UNITS", str(units)).replace("MONEY", f"{money:g}").replace("PER", per)
+    return small_plan(text, release)
 
 
 class Shop:
@@ -170,6 +171,7 @@ async def settled(shop: Shop, *workers: Worker) -> dict[str, int]:
     """Close workers and take back what is left of others; returns what is granted then, when no lease is left."""
     for worker in workers:
         await worker.ledger.close()
+        assert all(lease.flying for lease in worker.ledger._leases.values()), "given back, and not forgotten"
     shop.clock.advance(LEASE_MS)
     heir = shop.worker()
     uses = shop.plan.placements["hero"].budgets

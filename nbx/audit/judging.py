@@ -43,10 +43,10 @@ TIMEOUT_MS = 2_000.0
 _ROUNDING = 1e-5
 """Relative difference between utilities as logged, in single precision, and as recomputed."""
 
-Why = Literal[LeftOut, "placement", "other_placement", "erased", "unfinished", "young"]
+Why = Literal[LeftOut, "no_consent", "placement", "other_placement", "erased", "unfinished", "young"]
 """Why a decision does not count: nothing was drawn (degraded, holdout; mandatory: also when the release makes other
-actions mandatory), the placement is not in the release or not asked about, the customer was erased, no outcome yet, or
-too young for one."""
+actions mandatory), the customer does not want to be learned from, the placement is not in the release or not asked
+about, the customer was erased, no outcome yet, or too young for one."""
 
 
 class Told(NamedTuple):
@@ -181,6 +181,8 @@ def consider(
         return None
     if question.placement and entry.request.placement != question.placement:
         return "other_placement"
+    if not entry.learns:
+        return "no_consent"
     drawn = arbitrated(entry)
     if isinstance(drawn, str):
         return drawn

@@ -1,8 +1,8 @@
 """Customers as they were when they were decided for: their log entries folded again, up to each decision asked about.
 
 The fold is that of serving, with the rules of the release that each entry names. Two things are added for a release
-that is not in force yet: exposures that may still come are noted for every action, whether a rule counts them or not,
-and aggregates, journeys and concerns that it declares otherwise are fed beside the state, from the log's start.
+that is not in force yet: exposures are kept for as long as its limits reach back, and aggregates, journeys and concerns
+that it declares otherwise are fed beside the state, from the log's start.
 
 What is rebuilt is believed as far as it can be checked: a record says how many commits its state had behind it, and
 what the relationship and x were. Where the log begins too late (it was trimmed) or anything else differs, the decision
@@ -42,15 +42,12 @@ class Rebuilt(NamedTuple):
     doubt: Doubt
 
 
-class _CountingRules(Rules):
-    """Rules under which every exposure is counted for as long as either release needs it."""
+class _KeepingRules(Rules):
+    """Rules under which exposures are kept for as long as either release needs them."""
 
     def __init__(self, own: Plan, other: Plan) -> None:
         super().__init__(own.catalog, own.release)
         self.keep_s = max(self.keep_s, other.rules.keep_s)
-
-    def reserves(self, action: str, channel: str) -> bool:  # noqa: ARG002 - whatever it is
-        return True
 
 
 class _Past(Struct):
@@ -139,7 +136,7 @@ class Rebuilder:
 
     def _rules_of(self, release: int) -> Rules:
         if release not in self._rules:
-            self._rules[release] = _CountingRules(self._plan_of(release), self._other)
+            self._rules[release] = _KeepingRules(self._plan_of(release), self._other)
         return self._rules[release]
 
     def _feed(self, beside: CustomerState, entry: EventEntry) -> None:

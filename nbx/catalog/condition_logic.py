@@ -40,7 +40,7 @@ ALTERNATIVES = 64
 """Alternatives of a condition, or of several together, that are looked at: the work grows with their product."""
 
 PATIENCE = 1_000_000
-"""Characters of distinct conditions that are looked at, some 10,000 as people write them; the others say nothing."""
+"""Characters of some 10,000 conditions as people write them, or of 500 of the longest: seconds at worst."""
 
 Facts: TypeAlias = dict[str, Values]
 """Variable → values it may have; one not in it may have any."""
@@ -54,6 +54,13 @@ _FALLIBLE = frozenset({"int", "uint", "double"})
 class Logic:
     """Conclusions from conditions over a vocabulary; what a condition says is worked out once.
 
+    Parameters
+    ----------
+    words
+        What names stand for.
+    patience
+        Characters of distinct conditions that are looked at; the others say nothing.
+
     Examples
     --------
     >>> from nbx.catalog.vocabulary import vocabulary
@@ -64,11 +71,11 @@ class Logic:
     True
     """
 
-    def __init__(self, words: Mapping[str, Variable]) -> None:
+    def __init__(self, words: Mapping[str, Variable], *, patience: int = PATIENCE) -> None:
         self._words = words
         self._trees: dict[str, Node | None] = {}
         self._said: dict[str, list[_Said]] = {}
-        self._patience = PATIENCE
+        self._patience = patience
 
     def names(self, source: str) -> frozenset[str]:
         """Return the names a condition reads; none when it does not parse."""

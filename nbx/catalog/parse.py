@@ -160,7 +160,7 @@ def _exploration(read: Reader, node: Node | None) -> Exploration:
 
 
 def _check_conditions(catalog: Catalog, tree: Tree, sink: Sink) -> None:
-    words = vocabulary(catalog.features, catalog.journeys, catalog.concerns)
+    words = vocabulary(catalog.features, catalog.journeys, catalog.concerns, catalog.placements)
     places: dict[str, list[str]] = {}
     for path, source in _conditions(catalog):
         places.setdefault(source, []).append(path)

@@ -136,6 +136,8 @@ class PlacementPlan:
     evaluate: Evaluate
     paths: frozenset[str]
     """Names that the conditions read, `customer.age` and the like: no others are prepared where `cel` is asked."""
+    walks: bool
+    """Some of them are of a journey or a concern."""
     scopes: dict[str, Scope]
     """Key → scope, of those with limits."""
     gaps: tuple[Scope, ...]
@@ -240,7 +242,8 @@ class Plan:
             weights=weights,
             compiled={number: i for i, number in enumerate(compiled)},
             evaluate=evaluate,
-            paths=frozenset(path for number in used for path in self.conditions[number].paths),
+            paths=(paths := frozenset(path for number in used for path in self.conditions[number].paths)),
+            walks=any(path.startswith(("journey.", "concern.")) for path in paths),
             scopes={scope.key: scope for scope in scopes if scope.limits},
             gaps=tuple(scope for scope in scopes if scope.gap_ms),
             least={scope.key: min(limit.max for limit in scope.limits) for scope in scopes if scope.limits},

@@ -16,6 +16,7 @@ from nbx.features.schema import Value
 from nbx.features.state import CustomerState
 
 _NOBODY = CustomerState()
+_NO_WALKS: dict[str, dict[str, Value]] = {"journey": {}, "concern": {}}
 
 
 class Facts(NamedTuple):
@@ -28,7 +29,7 @@ class Facts(NamedTuple):
     relationship: Mapping[str, float]
     """The built-in features, likewise."""
     journey: Mapping[str, Value]
-    """Journey → step."""
+    """Journey → step; empty where no condition of the placement asks."""
     concern: Mapping[str, Value]
     """Concern → whether it is open."""
     balance: float
@@ -61,7 +62,7 @@ def gather(
         known = _NOBODY
         values |= plan.impersonal
         relationship = relationship_features(known, now_ms, rules.experience)
-    walks = journeys.values(known, rules, now_ms)
+    walks = journeys.values(known, rules, now_ms) if placement.walks else _NO_WALKS
     return Facts(
         state=state,
         values=values,

@@ -2,7 +2,7 @@
 
 Purposes are `contact`, `contact:<channel>`, `personalise` and `learn`. Of everything said about one the latest holds,
 whatever the order of arrival; of two said at the same moment, the no. What was said of a channel goes before what was
-said of contact in general, and what was said goes before the catalog's default.
+said of contact in general, but for a later no to all contact; and what was said goes before the catalog's default.
 
 `personalise` is asked when deciding, `contact` per channel when deciding, `learn` when deciding and again with each
 outcome: an outcome without it changes no model, and what was learned before stays until the customer is erased.
@@ -38,9 +38,16 @@ def contact_purpose(channel: str) -> str:
 
 
 def said_of(state: CustomerState, purpose: str) -> Consent | None:
-    """Return what a customer said of a purpose, for that of a channel also what was said of contact; None: nothing."""
+    """Return what a customer said that holds of a purpose; None: nothing.
+
+    Of a channel that is what was said of it, unless nothing was, or a no to all contact came later.
+    """
     said = state.consent.get(purpose)
-    return state.consent.get(CONTACT) if said is None and purpose.startswith(contact_purpose("")) else said
+    if not purpose.startswith(contact_purpose("")):
+        return said
+    general = state.consent.get(CONTACT)
+    later_no = said is not None and general is not None and not general.granted and general.at_ms > said.at_ms
+    return general if said is None or later_no else said
 
 
 def may_contact(state: CustomerState, policy: ConsentPolicy, channel: str) -> bool:

@@ -112,7 +112,7 @@ def states() -> st.SearchStrategy[CustomerState]:
     """Customers of whom anything may be known."""
     recent_s = st.integers(NOW_MS // 1000 - 8 * 86_400, NOW_MS // 1000)
     times = st.lists(recent_s, max_size=4).map(sorted)
-    consent = st.builds(Consent, st.booleans(), st.just(1))
+    consent = st.builds(Consent, st.booleans(), st.integers(1, 2))
     aged_ms = st.integers(NOW_MS - 12 * DAY_MS, NOW_MS)
     return st.builds(
         CustomerState,

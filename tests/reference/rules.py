@@ -166,9 +166,12 @@ class Rulebook:
         return "" if cel.evaluate(source, variables) else "no"
 
     def _may_contact(self) -> bool:
-        for purpose in (f"contact:{self.placement.channel}", "contact"):
-            if purpose in self.state.consent:
-                return self.state.consent[purpose].granted
+        said = self.state.consent
+        own, general = said.get(f"contact:{self.placement.channel}"), said.get("contact")
+        if own is not None and general is not None:
+            return own.granted and (general.granted or general.at_ms <= own.at_ms)
+        if own is not None or general is not None:
+            return (own or general).granted  # type: ignore[union-attr]
         policy = self.catalog.consent
         return policy.channels.get(self.placement.channel, policy.contact) == "opt_out"
 

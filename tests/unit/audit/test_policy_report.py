@@ -182,6 +182,15 @@ def test_what_cannot_be_judged_says_why() -> None:
     assert consider(structs.replace(entry, degraded=("x",)), Question(EVER, own), plans.__getitem__) == "degraded"
 
 
+def test_who_does_not_want_to_be_learned_from_is_left_out() -> None:
+    desk = busy_desk(20)
+    desk.record("consent", customer_id="c3", properties={"learn": False})
+    desk.clock.advance(60_000)
+    desk.decide("c3")
+    report = policy(desk, release()).report(1, None)
+    assert report.left_out["no_consent"] == 1
+
+
 def test_estimates_are_those_of_counting() -> None:
     desk = busy_desk(150, slots=2)
     other = release()

@@ -35,6 +35,11 @@ DECISIONS = 120
 CUSTOMERS = DECISIONS // 2 + 1
 
 
+@pytest.fixture(scope="module", autouse=True)
+def warm() -> None:
+    warm_up()  # a decision that waits for the compiler would be late, and degraded
+
+
 def draft(text: str = CATALOG, **more: Any) -> Plan:
     """Return the small catalog with a change, as a draft."""
     catalog = small_plan(text).catalog
@@ -341,7 +346,6 @@ DEARER = CATALOG.replace("value: 40", "value: 50").replace("value: 60", "value: 
 @cache
 def known_world(customers: int, seed: int) -> Desk:
     """Decide once for each customer; who is shown something sees it, and accepts with the chances of `ACCEPTS`."""
-    warm_up()
     desk, rng = Desk(), np.random.default_rng(seed)
 
     async def live() -> None:

@@ -70,6 +70,7 @@ def test_what_clashes_is_told_in_words(sources: list[str], told: tuple[str, ...]
         ["customer.age > 30 || customer.flag", "customer.age < 20"],
         ["customer.tier != ''", "customer.tier != 'gold'", "customer.tier != 'plus'"],  # some value nobody declared
         ["customer.age > 20", "customer.points < 20"],
+        ["customer.age > 20 || true", "customer.age < 10"],
         ["customer.age >= 20", "customer.age <= 20"],
         ["customer.age + 1.0 > 0", "customer.age < -5"],  # nothing is known of sums
         ["unknown.name == 3", "unknown.name == 4"],
@@ -128,6 +129,12 @@ def test_too_much_to_look_at_is_not_looked_at(source: str) -> None:
     assert logic.contradiction([source, "customer.flag && customer.age > 3"]) is None
     assert not logic.implies([source], f"!({source})")
     assert time.process_time() - start < 0.5  # measured: 0.03
+
+
+def test_patience_ends() -> None:
+    clash = ["customer.age > 30", "customer.age < 20"]
+    assert Logic(vocabulary(FEATURES), patience=34).contradiction(clash) is not None
+    assert Logic(vocabulary(FEATURES), patience=33).contradiction(clash) is None
 
 
 def test_a_short_clash_is_found_beside_much() -> None:

@@ -84,6 +84,7 @@ def feature(**changes: object) -> Catalog:
         ),
         (replace(GOOD, actions=(replace(ACTION, owner=""),)), "actions.upgrade.owner", "no_owner"),
         (LEAN, "actions.upgrade.limits", "no_limit"),
+        (with_contact(replace(OVERALL, exempt=("promotional",))), "actions.upgrade.limits", "no_limit"),
         (
             replace(GOOD, actions=(replace(ACTION, action_class="service", asks=("time",)),)),
             "actions.upgrade.asks",

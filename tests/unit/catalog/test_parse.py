@@ -275,25 +275,55 @@ def test_content_passes_through_as_json_has_it() -> None:
         assert [each.path for each in found] == ["actions.up.treatments.a.content.a"]
 
 
-def test_five_hundred_actions_are_checked_within_a_second() -> None:
-    body = "".join(
-        f"""  a{i}:
-    group: cards
+def test_five_hundred_actions_with_all_there_is_are_checked_within_a_second() -> None:
+    head = """\
+catalog: large
+features:
+  age: {type: number, default: 42}
+  tier: {type: category, encode: {onehot: [basic, gold]}}
+placements: {hero: {channel: web, impressions: reported}, side: {channel: web, impressions: reported}}
+contact: {limits: [{max: 5, per: 7d}], channels: {web: {gap: 1h}}}
+concerns: {payment: {opens: [failed]}}
+groups:
+"""
+    group = """\
+  g{i}: {{eligible: customer.age > 18.0, suitable: "!concern.payment", limits: [{{max: 4, per: 7d}}], per_slate: 2}}
+"""
+    action = """\
+  a{i}:
+    group: g{group}
     value: 60
+    cost: 2.5
     gives: [cashback]
     asks: [time]
-    eligible: "customer.age > {i}.5 && relationship.balance > -{i}.25 && request.channel == 'web'"
-    limits: [{{max: 2, per: 7d}}]
+    eligible: customer.age > {i}.5 && customer.tier in ['basic', 'gold']
+    applicable: relationship.balance > -{i}.25 && request.channel == 'web'
+    suitable: relationship.strain < 0.{i}1
+    context_weights: [{{when: customer.tier == 'gold' && customer.age < {i}.0, weight: 1.5}}]
+    limits: [{{max: 2, per: 7d}}, {{max: 5, per: 60d}}]
     pause: {{declined: 30d, ignored: 7d}}
     owner: cards-team
     treatments:
-      hero: {{placements: [hero], content: {{headline: some words, body: some more words, cta: go}}}}
+      gold: {{placements: [hero], eligible: customer.tier == 'gold', content: {{headline: some words, cta: go}}}}
+      hero: {{placements: [hero, side], content: {{headline: some words, body: some more words, cta: go}}}}
 """
-        for i in range(500)
-    )
+    budget = "  b{i}: {{actions: [a{i}, a1{i}], groups: [g{i}], money: 1000, per: 1d}}\n"
+    example = """\
+  example {i}:
+    given: {{placement: hero, customer: {{age: 30, tier: gold}}, relationship: {{balance: -2}}, seen: {{a1: [2h, 3d]}}}}
+    expect: {{allowed: [a3], blocked: {{a1{i}: not_eligible}}, ranked: [[a2, a1]]}}
+"""
+    text = head + "".join(group.format(i=i) for i in range(20))
+    text += "actions:\n" + "".join(action.format(i=i, group=i % 20) for i in range(500))
+    text += "budgets:\n" + "".join(budget.format(i=i) for i in range(10))
+    text += "examples:\n" + "".join(example.format(i=i) for i in range(50))
     start = time.process_time()
-    assert len(parse_catalog(HEAD + body).actions) == 500
-    assert time.process_time() - start < 2.0  # CPU seconds; measured: 0.4, twice the bar for a busy machine
+    catalog = parse_catalog(text)
+    lint_catalog(catalog)
+    spent_s = time.process_time() - start
+    assert (len(catalog.actions), len(catalog.examples)) == (500, 50)
+    print("SPENT", spent_s)
+    assert spent_s < 3.0  # measured: 0.8 where nothing else runs, thrice that on a busy machine
 
 
 def test_scaled_durations_keep_their_proportions() -> None:

@@ -174,6 +174,25 @@ def test_of_publishers_at_one_moment_one_wins(server: RedisServer, monkeypatch: 
     run(server, story)
 
 
+def test_a_draft_deleted_at_the_same_moment_is_not_published(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(redis: Redis) -> None:
+        draft = await drafted(redis)
+
+        async def meanwhile(packed: bytes | str | None, catalog: Catalog) -> tuple[str, ...]:
+            await delete_draft(redis, draft.id, by=BEN, at_ms=7)
+            return await difference(packed, catalog)
+
+        monkeypatch.setattr(releases, "difference", meanwhile)
+        with pytest.raises(Conflict):
+            await put(redis, QUIETER, source=Source(text=TEXT, draft=draft.id))
+        assert await current_number(redis) == 0
+        assert [change.what for change in await changes(redis, 9)] == ["draft_deleted", "draft_created"]
+
+    run(server, story)
+
+
 def test_rolling_back_publishes_the_old_catalog_and_text(server: RedisServer) -> None:
     async def story(redis: Redis) -> None:
         await put(redis, source=Source(text=TEXT))

@@ -181,6 +181,8 @@ def test_an_idle_lease_goes_back_and_a_used_one_is_prolonged() -> None:
             await asyncio.sleep(0.001)
             assert await given(worker, "voucher") == ["voucher"]
         assert (await shop.budgets.book(shop.window(UNITS))).leases.keys() == first, "one all the time"
+        held = shop.budgets._leases[shop.window(UNITS)].values()
+        assert [lease.ends_ms > shop.clock.now_ms() for lease in held] == [True]
         assert await given(other, "voucher") == ["voucher"]
         shop.clock.advance(IDLE_MS)
         await worker.tend()
@@ -188,7 +190,7 @@ def test_an_idle_lease_goes_back_and_a_used_one_is_prolonged() -> None:
         assert await shop.budgets.book(shop.window(UNITS)) == Book(32, {})
         assert await given(worker, "voucher") == ["voucher"], "there is plenty: it may be had at once"
 
-    play(story, units=1000)
+    play(story, units=100_000)
 
 
 def test_a_lease_on_its_way_is_not_given_back() -> None:
@@ -221,6 +223,7 @@ def test_a_lease_taken_back_from_a_sleeper_pays_for_nothing_more() -> None:
         assert count == 9, "all but the one that was spent"
         assert await given(sleeper, "voucher", customer="ben") == [], "it decides again, without"
         assert await shop.spent() == {shop.window(UNITS): 10}
+        assert other.ledger._orphans == {}
         assert not held.keys() & (await shop.budgets.book(shop.window(UNITS))).leases.keys()
         assert await settled(shop, sleeper, other) == {UNITS: 10}
 
@@ -295,6 +298,19 @@ def test_a_release_that_changes_nothing_keeps_the_leases() -> None:
         assert (await shop.budgets.book(shop.window(UNITS))).leases == leases
 
     play(story, units=1_000)
+
+
+def test_a_release_that_changes_the_windows_spends_from_the_new_ones() -> None:
+    async def story(shop: Shop, worker: Worker, _other: Worker) -> None:
+        await given(worker, "voucher")
+        before = shop.window(UNITS)
+        shop.publish(budget_plan(release=2, per="20m"))
+        await given(worker, "voucher")
+        await given(worker, "voucher")
+        assert await settled(shop, worker) == {UNITS: 2}
+        assert await shop.budgets.book(before) == Book(1, {})
+
+    play(story)
 
 
 @pytest.mark.parametrize("after", [False, True])

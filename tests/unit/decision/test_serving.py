@@ -76,6 +76,7 @@ def test_memory_of_old_releases_is_bounded_and_keeps_the_current_and_the_latest_
         for number in range(1, PLANS + 5):
             await serving.plan_of(number)
             await serving.plan_of(1)
+        assert shelf.reads.count(1) == 1, "what is in use stays"
         assert len(serving._plans) <= PLANS + 1
         shelf.reads.clear()
         for number in (shelf.current, 1, PLANS + 4, PLANS + 3):
