@@ -164,7 +164,7 @@ class Worker:
         return DecideRequest(customer_id=customer_id, placement=placement, exclude=exclude, **more)
 
     async def tend(self) -> None:
-        await self.ledger.tend(self.shop.plan.budgets, self.now_ms())
+        await self.ledger.tend(self.now_ms())
 
 
 async def settled(shop: Shop, *workers: Worker) -> dict[str, int]:

@@ -76,7 +76,7 @@ class Services:
     async def _tend(self, stop: asyncio.Event) -> None:
         while not await pause(stop, TEND_S):
             try:
-                await self.ledger.tend(self.serving.plan().budgets, self.clock.now_ms())
+                await self.ledger.tend(self.clock.now_ms())
             except Unavailable:
                 pass  # the other loop says so
             except Exception:  # noqa: BLE001 - this loop ends with the process only

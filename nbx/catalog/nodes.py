@@ -6,13 +6,13 @@ recurses before depth can be bounded.
 
 Scalars follow JSON, not YAML 1.1: only true/false and numbers as JSON writes them are not text, so that a country `no`
 or a time `12:30` stays what it looks like. Anchors, aliases and tags are refused: only a bomb needs them. So are %TAG
-lines: libyaml compares each with all before it, and 10 MB of them would take it hours.
+lines: libyaml compares each with all before it, 1.5 s for 20,000 of them, and 10 MB hold 600,000.
 
-Nothing here holds the interpreter for long: other threads decide meanwhile. So text is handed to libyaml and looked
-through in pages; one scalar of 10 MB in one piece would take 0.2 s.
+Nothing here holds the interpreter for long, as other threads decide meanwhile. So text is handed to libyaml and looked
+through in pages: while a scalar of 10 MB was read on a busy machine another thread waited 0.08 s, without pages 1.2 s.
 
-A path is kept as a chain of steps and written out where it is reported: with the paths of all values in full a file
-of 2 MB took 0.6 GB.
+A path is kept as a chain of steps and written out where it is reported: with all paths in full a file of 0.4 MB with
+220,000 values took 0.5 GB.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from nbx.catalog.condition_code import Evaluate, compile_all
 from nbx.catalog.conditions import Condition, compile_condition
 from nbx.catalog.model import LAYERS, Action, Catalog, Exploration, Group, Layer, Limit, Placement, Policy, Treatment
 from nbx.catalog.rules import OVERALL, Rules, channel_scope, class_scope, group_scope
-from nbx.catalog.vocabulary import vocabulary
+from nbx.catalog.vocabulary import is_personal_path, vocabulary
 from nbx.features.schema import Value
 from nbx.features.state import CustomerState
 from nbx.features.vector import Resolver, VectorLayout
@@ -173,9 +173,6 @@ class Plan:
         untouched = self.resolver.resolve(CustomerState(), {}, 0)
         self.impersonal: dict[str, Value] = {f.name: untouched[f.name] for f in catalog.features if f.is_personal}
         """Personal features → what they are of a customer nothing is known about."""
-        personal = frozenset(
-            f"{'request' if f.origin == 'context' else 'customer'}.{f.name}" for f in catalog.features if f.is_personal
-        )
         rows = [(action.name, action.group) for action in catalog.actions]
         goal_rows = {}
         for placement in catalog.placements:
@@ -192,7 +189,7 @@ class Plan:
         self.personal = frozenset(
             number
             for number, condition in enumerate(self.conditions)
-            if any(path in personal or not path.startswith(("customer.", "request.")) for path in condition.paths)
+            if any(is_personal_path(path, catalog.features) for path in condition.paths)
         )
         """Conditions that read something personal."""
         words = vocabulary(catalog.features, catalog.journeys, catalog.concerns)

@@ -158,25 +158,21 @@ class Ledger:
             if verdict is Verdict.CLOSED:
                 self._retire(lease)
 
-    async def tend(self, plans: Iterable[BudgetPlan], now_ms: int) -> None:
-        """Give back what is idle or out of date, prolong what is used, take back what others left.
+    async def tend(self, now_ms: int) -> None:
+        """Give back what is idle, prolong what is used, take back what others left alone.
+
+        A lease of a window that is over, or of a total that a release changed, idles: nothing is taken from it.
 
         Raises
         ------
         Unavailable
             The store is away; what could not be done is done by a later call.
         """
-        in_force = {plan.window(now_ms): plan.total for plan in plans}
         for lease in list(self._current.values()):
             idle = abs(now_ms - lease.used_ms) >= IDLE_MS
-            if lease.asking is None and (
-                idle or in_force.get(lease.window) != lease.plan.total or (lease.doubtful and lease.short)
-            ):
-                if idle and lease.short and lease.granted > lease.spent:
-                    # too little to pay for what is asked for: whoever asks meanwhile gets it together with others'
-                    self._not_before[lease.window] = now_ms + IDLE_MS
+            if lease.asking is None and (idle or (lease.doubtful and lease.short)):
                 self._retire(lease)
-        self._not_before = {w: at_ms for w, at_ms in self._not_before.items() if w in in_force}
+        self._not_before = {w: at_ms for w, at_ms in self._not_before.items() if 0 < at_ms - now_ms <= AGAIN_MS}
         work = [self._give_back(lease) for lease in self._leases.values() if not self._is_current(lease)]
         work += [self._take_back(name, window) for name, window in self._orphans.items()]
         for lease in self._current.values():
@@ -189,7 +185,7 @@ class Ledger:
     async def close(self) -> None:
         """Give everything back; raises as `tend`. Commits still on their way keep their lease, which then expires."""
         await asyncio.gather(*(lease.asking for lease in self._current.values() if lease.asking))
-        await self.tend((), 0)
+        await self.tend(0)
 
     def _held(self, plan: BudgetPlan, now_ms: int) -> _Lease | None:
         """Return the lease that pays now under this plan."""
@@ -207,7 +203,7 @@ class Ledger:
         if lease is not None and lease.granted - lease.spent >= use.dearest * slots:
             return False
         not_before = self._not_before.get(use.plan.window(now_ms))
-        return not_before is None or not 0 < not_before - now_ms <= IDLE_MS
+        return not_before is None or not 0 < not_before - now_ms <= AGAIN_MS
 
     def _ask(self, plan: BudgetPlan, need: int, now_ms: int, timeout_ms: float) -> asyncio.Task[None]:
         """Join the grant that is about to be asked for, or is being waited for already."""

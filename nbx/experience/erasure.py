@@ -188,8 +188,7 @@ class ErasureService:
             left = [alias for alias, found in known.items() if found.customer_id == root.customer_id]
             for alias in left:
                 aliases[alias] = (await self._erase_alias(alias, by)).erasure_id
-            if left:  # more may have come along with them
-                continue
+            # at that version: nobody has come along since
             receipt = await self._try(root.customer_id, root.version, by, past, aliases)
             if receipt is not None:
                 return receipt

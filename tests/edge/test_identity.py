@@ -34,7 +34,7 @@ def report(service: Running, customer: str) -> Any:
 def test_a_merge_on_one_worker_is_known_to_the_next_call_on_the_other(service: Running) -> None:
     with service.workers() as clients:
         first, second = clients.values()
-        for number in range(40):
+        for number in range(20):
             cookie, person = f"merge-cookie-{number}", f"merge-person-{number}"
             reply = service.decide(cookie, "web", first, exclude=["help"])
             (slot,) = reply["slots"]

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import msgspec
 from hypothesis import given, settings
@@ -13,7 +15,7 @@ from nbx.catalog.parse import CatalogFaults, Finding, parse_catalog
 
 EXAMPLE = (Path(__file__).parents[2] / "examples" / "retail_bank.yaml").read_text()
 LINES = EXAMPLE.splitlines(keepends=True)
-FEATURES = parse_catalog(EXAMPLE).features
+CATALOG = parse_catalog(EXAMPLE)
 SPLICES = st.sampled_from(
     [
         "- ",
@@ -37,10 +39,17 @@ SPLICES = st.sampled_from(
         "é",
         "\t",
         "#",
+        "{}",
+        "[]",
+        "2026-02-30",
+        "%TAG",
+        "¶",
     ]
 ) | st.text(max_size=5)
 WORDS = (
-    st.sampled_from(["customer", ".", "age", "tier", "customer.age", "request.hour", "relationship.balance", "request"])
+    st.sampled_from(
+        ["customer", ".", "age", "tier", "customer.age", "request.hour", "relationship.balance", "request", "concern"]
+    )
     | st.sampled_from(["(", ")", "[", "]", "{", "}", ",", "?", ":", "&&", "||", "!", "==", "<", "+", "-", "in", "//"])
     | st.sampled_from(["true", "null", "1", "1.5", "'a'", "r'\\'", "b'x'", '"""', "'", '"', "\n", "é"])
     | st.sampled_from(["exists(", ".all(x,", "has(", "size(", ".map("])
@@ -88,7 +97,7 @@ def test_lines_left_out_and_repeated(moved: list[int], cut: int) -> None:
 @settings(deadline=None, max_examples=400)
 @given(st.lists(WORDS, max_size=12).map(" ".join) | st.text(max_size=30))
 def test_any_condition_is_good_or_has_faults_inside_it(source: str) -> None:
-    words = vocabulary(FEATURES)
+    words = vocabulary(CATALOG.features, CATALOG.journeys, CATALOG.concerns, CATALOG.placements)
     faults = check_condition(source, words)
     assert all(0 <= fault.offset <= len(source) and fault.message for fault in faults)
     if not faults:
@@ -98,3 +107,34 @@ def test_any_condition_is_good_or_has_faults_inside_it(source: str) -> None:
             compile_condition(source)
         except ConditionError:
             assert faults[0].code == "condition_syntax"
+
+
+ZONES = ("Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Pacific/Apia", "Africa/Cairo")
+
+
+def days_of_change(zone: str) -> list[datetime]:
+    """Midnights of the days since 2000 on which a zone's clocks change."""
+    days = [datetime.fromisoformat("2000-01-02") + timedelta(days=number) for number in range(27 * 366)]
+    offsets = [day.replace(tzinfo=ZoneInfo(zone)).utcoffset() for day in days]
+    return [day for day, now, then in zip(days, offsets, offsets[1:], strict=False) if now != then]
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.sampled_from([(zone, day) for zone in ZONES for day in days_of_change(zone)]),
+    st.integers(0, 28 * 60),
+)
+def test_a_local_time_is_its_first_moment_or_as_much_later(change: tuple[str, datetime], minutes: int) -> None:
+    zone, at = change[0], change[1] + timedelta(minutes=minutes)
+
+    def shown(ms: int) -> datetime:
+        return datetime.fromtimestamp(ms / 1000, ZoneInfo(zone)).replace(tzinfo=None)
+
+    text = f"catalog: a\ntime_zone: {zone}\ngroups: {{g: {{starts: {at:%Y-%m-%dT%H:%M}}}}}"
+    [group] = parse_catalog(text).groups
+    late = shown(group.starts_ms) - at
+    if not late:
+        assert all(shown(group.starts_ms - back * 60_000) != at for back in (30, 60))
+    else:
+        assert late in (timedelta(minutes=30), timedelta(hours=1), timedelta(days=1)), "what the clock was put forward"
+        assert shown(group.starts_ms - late // timedelta(milliseconds=1)) < at, "the time itself is never shown"

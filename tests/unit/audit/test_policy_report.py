@@ -187,7 +187,7 @@ def test_who_does_not_want_to_be_learned_from_is_left_out() -> None:
     desk.record("consent", customer_id="c3", properties={"learn": False})
     desk.clock.advance(60_000)
     desk.decide("c3")
-    report = policy(desk, release()).report(1, None)
+    report = policy(desk, release())
     assert report.left_out["no_consent"] == 1
 
 

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from nbx.audit.shadow import ShadowQuestion, _purse, _request, shadow
 from nbx.audit.shadow_report import Part, ShadowReport, Shift
+from nbx.audit.shadow_tally import _support
 from nbx.audit.tables import show_shadow
 from nbx.bandits.ope import Estimate
 from nbx.catalog.model import Budget, Holdout
@@ -156,6 +157,35 @@ def test_actions_that_come_and_go_are_told() -> None:
     assert 0.3 < report.unsupported < 1.0
     assert not report.reliable
     assert any("could not draw" in reason for reason in report.rewards[0].support.reasons)
+
+
+def test_what_only_the_model_speaks_for_is_not_reliable() -> None:
+    reward = np.tile([0.0, 1.0], 200)
+    assert _support(np.ones(400), reward, unsupported=0.0).reliable
+    told = _support(np.ones(400), reward, unsupported=0.02)
+    assert not told.reliable
+    assert told.reasons == ("the log could not draw 2.0% of the draft's choices: for these only the model speaks",)
+
+
+def test_a_mandatory_action_is_shown_for_certain_and_another_treatment_is_a_change() -> None:
+    desk = Desk()
+    for number in range(5):
+        run(desk.events.change_profile(f"c{number}", {"age": 80.0}))
+        desk.decide(f"c{number}")
+    report = run_shadow(desk, draft(CATALOG.replace("customer.age > 70.0", "customer.age > 90.0")))
+    alert = shift(report.whole.actions, "alert")
+    assert (alert.before, alert.after, alert.drawn_before, alert.drawn_after) == (1.0, 0.0, 5, 0)
+    assert report.not_judged == {"mandatory": 5}
+    report = run_shadow(
+        desk,
+        draft(
+            CATALOG.replace(
+                "{t: {placements: [hero], content: {headline: Alert",
+                "{u: {placements: [hero], content: {headline: Alert",
+            )
+        ),
+    )
+    assert (report.whole.changed, report.whole.actions) == (5, ())
 
 
 def test_whoever_gets_nothing_is_counted_by_decisions_and_customers() -> None:

@@ -128,6 +128,8 @@ def test_what_may_happen_is_not_warned_of(catalog: Catalog) -> None:
 def test_what_can_never_hold_is_told_where_it_stands_and_not_again() -> None:
     weights = (ContextWeight(when=OLD, weight=2.0),)
     catalog = case(replace(GROUP, eligible=IMPOSSIBLE), eligible=OLD, suitable=YOUNG, context_weights=weights)
+    clashing = case(GROUP, eligible=OLD, suitable=YOUNG, context_weights=weights)
+    assert told(clashing) == [("actions.upgrade", "contradictory_layers")]
     two = (replace(HERO, eligible=OLD), replace(HERO, name="other"))
     assert told(case(GROUP, treatments=two, eligible=IMPOSSIBLE)) == [("actions.upgrade.eligible", "never_eligible")]
     assert told(catalog) == [

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from datetime import datetime
 from pathlib import Path
@@ -196,8 +197,8 @@ experience: {floor: 3, points: {accept: 1, declined: -1e15}}
     ("written", "line", "column"),
     [
         ("    eligible: customer.age > 3 && customer.b > 1\n", 12, 35),
-        ("    eligible: 'request.channel != \"it''s\" && customer.b > 1'\n", 12, 46),
-        ('    eligible: "request.channel != \\"\\u00e9\\" && customer.b > 1"\n', 12, 49),
+        ("    eligible: 'request.channel.contains(\"it''s\") && customer.b > 1'\n", 12, 53),
+        ('    eligible: "request.channel.contains(\\"\\u00e9\\") && customer.b > 1"\n', 12, 56),
         ("    eligible: >-\n      customer.age > 3\n        && customer.b > 1\n", 14, 12),
         ("    eligible: |\n      customer.age > 3\n      && customer.b > 1\n    # a note\n", 14, 10),
         ("    eligible: customer.age > 3\n      && customer.b > 1\n", 13, 10),
@@ -322,8 +323,7 @@ groups:
     lint_catalog(catalog)
     spent_s = time.process_time() - start
     assert (len(catalog.actions), len(catalog.examples)) == (500, 50)
-    print("SPENT", spent_s)
-    assert spent_s < 3.0  # measured: 0.8 where nothing else runs, thrice that on a busy machine
+    assert spent_s < 4.0  # measured: 1.7 beside ten busy processes on two cores
 
 
 def test_scaled_durations_keep_their_proportions() -> None:
@@ -675,6 +675,7 @@ def test_zones_are_those_that_every_machine_knows(zone: str, hint: str | None) -
         ("lever: 1.5", "lever: ¶-1", "groups.cards.lever range"),
         ("lever: 1.5", "lever: ¶1001", "groups.cards.lever range"),
         ("weight: 1.5", "weight: ¶0", "groups.cards.context_weights[0].weight range"),
+        ("weight: 1.5", "weight: ¶1001", "groups.cards.context_weights[0].weight range"),
         ("[{when: concern.payment, weight: 2}", "[¶{weight: 2}", "actions.up.context_weights[0].when missing"),
         ("{when: concern.payment,", "{when: ¶'',", "actions.up.context_weights[0].when missing"),
         ("cost: 25.5", "cost: ¶-1", "actions.up.cost range"),
@@ -743,3 +744,94 @@ def test_every_new_duration_is_scaled_and_dates_are_not() -> None:
     assert fast.actions == catalog.actions
     assert fast.examples == ()
     assert (fast.holdout, fast.consent, fast.journeys) == (catalog.holdout, catalog.consent, catalog.journeys)
+
+
+EVERY_MAPPING = """\
+catalog: a
+x9: 1
+time_zone: {x9: 1}
+features:
+  f: {x9: 1, type: category, from: {x9: 1}, encode: {x9: 1}}
+  g: {type: number, encode: {standard: {x9: 1}}}
+placements: {p: {x9: 1, default: {x9: 1}, goal: {x9: 1}}}
+groups: {g: {x9: 1, limits: [{x9: 1}], pause: {x9: 1, ignored: {x9: 1}}, context_weights: [{x9: 1}]}}
+actions: {a: {x9: 1, value: {x9: 1}, treatments: {t: {x9: 1}}}}
+journeys: {j: {x9: 1, steps: {s: {x9: 1}}}}
+concerns: {c: {x9: 1}}
+contact: {x9: 1, channels: {web: {x9: 1}}, classes: {x9: {}}, quiet_hours: [{x9: 1}]}
+consent: {x9: 1}
+budgets: {b: {x9: 1}}
+holdout: {x9: 1}
+experience: {x9: 1, points: {x9: 1}}
+exploration: {x9: 1}
+examples: {e: {x9: 1, given: {x9: 1}, expect: {x9: 1}}}
+"""
+
+
+def test_the_reference_page_has_every_key() -> None:
+    messages = [each.message for each in findings_of(EVERY_MAPPING) if each.path.endswith(".x9") or each.path == "x9"]
+    assert len(messages) == EVERY_MAPPING.count("x9") == sum("There are" in each for each in messages)
+    keys = {key for message in messages for key in message.partition(" There are ")[2].split(", ")}
+    page = (Path(__file__).parents[3] / "docs" / "catalog.md").read_text()
+    code = set(re.findall("[a-z_0-9]+", " ".join(re.findall("`+[^`]+`+", page))))
+    assert keys - code == set()
+    assert {"not_with", "pause_group", "within", "resolves", "holdout"} <= keys
+
+
+def many(line: str, count: int) -> str:
+    return "".join(f"  {line.format(i=i)}\n" for i in range(count))
+
+
+@pytest.mark.parametrize(
+    ("head", "entry", "most", "path"),
+    [
+        ("features:\n", "f{i}: {{type: number, encode: none}}", 10_000, "features"),
+        ("journeys:\n", "j{i}: {{steps: {{a: {{event: e}}}}}}", 32, "journeys"),
+        ("journeys: {j: {steps: {\n", "s{i}: {{event: e}},", 32, "journeys.j.steps"),
+        ("concerns:\n", "c{i}: {{opens: [e]}}", 32, "concerns"),
+        ("examples:\n", "e{i}: {{given: {{placement: hero}}, expect: {{silent: true}}}}", 1000, "examples"),
+        ("budgets:\n", "b{i}: {{groups: [cards], units: 1, per: 1d}}", 100, "budgets"),
+        ("contact: {quiet_hours: [\n", "{{from: 0{i}:00, to: 10:00}},", 64, "contact.quiet_hours"),
+        ("contact: {exclusive: [\n", "[up, up{i}],", 256, "contact.exclusive"),
+        ("contact: {limits: [\n", "{{max: 1, per: 1{i}s}},", 16, "contact.limits"),
+        ("contact: {exclusive: [[\n", "a{i},", 10_000, "contact.exclusive[0]"),
+        ("groups: {cards: {context_weights: [\n", "{{when: 'true', weight: 2}},", 16, "groups.cards.context_weights"),
+        ("examples: {e: {given: {placement: hero, seen: {up: [\n", "{i}s,", 64,
+         "examples.e.given.seen.up"),
+    ],
+)  # fmt: skip
+def test_lists_and_sections_are_bounded(head: str, entry: str, most: int, path: str) -> None:
+    ends = "".join({"{": "}", "[": "]"}[sign] for sign in reversed(head) if sign in "{[")
+    for count, found in ((most, False), (most + 1, True)):
+        text = f"catalog: a\n{head}{many(entry, count)}{ends}"
+        try:
+            parse_catalog(text)
+            codes: list[str] = []
+        except CatalogFaults as faults:
+            codes = [each.code for each in faults.findings if each.path == path]
+        assert ("too_many" in codes) == found
+
+
+def test_text_and_names_have_bounds() -> None:
+    for field, most, code in (("owner", 1024, "too_long"), ("eligible", 2048, "too_long"), ("topic", 64, "name")):
+        found = [each.code for each in findings_of(action(f"    {field}: {'a' * (most + 1)}\n"))]
+        assert found == [code]
+    assert parse_catalog(action(f"    owner: {'a' * 1024}\n    topic: {'a' * 64}\n")).actions[0].topic == "a" * 64
+    example = "given: {placement: hero}, expect: {silent: true}"
+    assert len(parse_catalog(f"{action('')}examples: {{'{'a b' * 66}': {{{example}}}}}").examples) == 1
+    for name, code in (("a b" * 67, "too_long"), (" ", "missing")):
+        assert [each.code for each in findings_of(f"{action('')}examples: {{'{name}': {{{example}}}}}")] == [code]
+
+
+def test_conditions_are_bounded_all_together() -> None:
+    def with_conditions(count: int) -> str:
+        entry = "c{i}: {{suitable: \"'" + "a" * 1988 + "{i:04d}' != customer.city\"}}"
+        return f"catalog: a\nfeatures: {{city: {{type: category, encode: none}}}}\ngroups:\n{many(entry, count)}"
+
+    assert len(parse_catalog(with_conditions(149)).groups) == 149
+    assert [each.code for each in findings_of(with_conditions(150))] == ["too_large"]
+
+
+def test_a_condition_written_with_endless_space_is_still_placed() -> None:
+    written = f"    eligible: 'true{' ' * 1_000_000}\n      && x'\n    suitable: 'true\n      && y'\n"
+    assert [f"{each.line}:{each.column}" for each in findings_of(action(written))] == ["12:15", "14:15"]

@@ -406,7 +406,9 @@ def test_timers_of_the_aliass_decisions_reach_the_customer() -> None:
     desk = Desk()
     shown(desk, "cookie")
     merge(desk)
-    desk.pass_time(HOUR_MS)
+    partition = partition_of("cookie", PARTITIONS)
+    (timer,) = run(desk.store.due(partition, desk.clock.now_ms() + HOUR_MS, 10))
+    run(desk.events.run_timer(partition, timer))
     anna = desk.state()
     assert (anna.outcomes, len(anna.ignored_s)) == ({"ignored": 1}, 1)
     assert anna.balance == pytest.approx(-1.0)
@@ -538,6 +540,7 @@ def test_a_degraded_decision_under_an_alias_is_known_to_the_customer() -> None:
     assert reply.degraded == ("state_unavailable",)
     assert reply.slots[0].action == "tips"
     assert run(recover(desk.decisions, desk.events)) == 1
+    assert list(desk.state().reserved) == [f"{reply.decision_id}/0"]
     assert desk.record("accepted", decision_id=reply.decision_id, customer_id="cookie").outcome == "accepted"
     assert (desk.state().outcomes, len(desk.state().exposures["tips"])) == ({"accepted": 1}, 1)
 
@@ -927,9 +930,11 @@ def test_what_an_erased_alias_had_yet_to_hand_over_does_not_come_back() -> None:
     run(_commit_only_under_the_alias(desk, decision_id))
     link, root = run(_read(desk, "cookie")), run(_read(desk, "anna"))
     assert link.state.outbox
-    run(erasures(desk).erase("anna"))
+    before = desk.state()
+    run(erasures(desk)._erase_alias("cookie", ""))
     assert run(desk.events.merging._deliver(link, root.customer_id, lambda: 1.0)) is False
-    assert desk.state() == desk.state("cookie") == CustomerState()
+    assert (desk.state("cookie"), desk.state()) == (CustomerState(), before)
+    assert run(desk.store.due(partition_of("cookie", PARTITIONS), 2**53, 10)) == []
 
 
 async def _read(desk: Desk, customer: str) -> Any:
