@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import socket
+import sys
 from collections.abc import Iterator
 
 import uvicorn
@@ -25,6 +26,9 @@ KEEP_ALIVE_S = 75
 BACKLOG = 2048
 GC_THRESHOLD = 20_000
 """Objects between two young collections: what a few hundred requests in flight hold."""
+SWITCH_S = 0.0005
+"""Seconds until a thread that reads or compiles a catalog lets the event loop go on. A decision waits for it some five
+times, so with Python's 5 ms it would miss its deadline while something is published."""
 
 
 class _Server(uvicorn.Server):
@@ -67,6 +71,7 @@ async def serve(settings: Settings) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 50)
+    sys.setswitchinterval(SWITCH_S)
     log.info("api ready on %s:%d, gRPC on %d", settings.host, settings.port, settings.grpc_port)
     serving = asyncio.create_task(server.serve(sockets=[_listen(settings)]))
     stopping = asyncio.create_task(stop.wait())

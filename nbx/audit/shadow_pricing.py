@@ -10,6 +10,7 @@ import sys
 from typing import NamedTuple
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from nbx.audit.judging import REWARDS, Awaited, Terms, Why
@@ -24,7 +25,7 @@ F64 = NDArray[np.float64]
 _VALUE, _WEIGHT, _LEVER = (FACTORS.index(name) for name in ("value", "context_weight", "lever"))
 
 
-class Weighed(NamedTuple):
+class Weighed(Struct, frozen=True, gc=False):
     """The logged choice of a decision, as both releases see it."""
 
     awaited: Awaited
@@ -41,7 +42,7 @@ class Weighed(NamedTuple):
     terms: Terms
 
 
-class Priced(NamedTuple):
+class Priced(Struct, frozen=True, gc=False):
     """What the model expects of a decision, float64[4] of `REWARDS`, and what the log says."""
 
     before: F64
@@ -120,6 +121,8 @@ def _rows(choice: Choice, value: NDArray[np.floating], lever: NDArray[np.floatin
 def _weighed(
     entry: DecisionEntry, before: tuple[Choice, F64], after: tuple[Choice, F64], shared: _Shared, price: float
 ) -> Weighed | Why:
+    if not entry.learns:
+        return "no_consent"
     drawn = arbitrated(entry)
     if isinstance(drawn, str):
         return drawn

@@ -17,7 +17,7 @@ LIMITS = (
     "pauses and points are those of the time, also where the draft says otherwise",
     "a budget is spent where the record says so, whatever the draft leaves in it",
     "the model is the one served now; it has learned from these decisions too",
-    "only the first drawn slot of a decision is judged, and none of held-out customers",
+    "only the first drawn slot is judged, and none of customers held out or who do not want to be learned from",
 )
 
 

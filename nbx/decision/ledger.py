@@ -232,10 +232,9 @@ class Ledger:
             if answer.amount < 0:
                 self._retire(lease)
             else:
-                if asked:
-                    lease.short = answer.amount - lease.granted < asked
-                    if lease.short:
-                        self._not_before[lease.window] = now_ms + AGAIN_MS
+                lease.short = answer.amount - lease.granted < asked
+                if lease.short:
+                    self._not_before[lease.window] = now_ms + AGAIN_MS
                 lease.granted = answer.amount
             if answer.expired:
                 self._orphans[answer.expired] = lease.window

@@ -186,6 +186,9 @@ def test_a_lease_left_alone_is_told_to_who_finds_too_little(world: World, monkey
         assert await scene.grant("c", 2, 1, 10) == Granted(2, "a")
         await scene.budgets.settle(scene.window, "a", 0)
         assert await scene.grant("c", 2, 1, 10) == Granted(3, ""), "enough"
+        await world.pass_time(250)
+        await scene.grant("b", 4, 0, 10)
+        assert await scene.grant("c", 3, 9, 10) == Granted(6, ""), "nobody's but its own"
 
     world.run(story)
 

@@ -348,6 +348,15 @@ MUTATIONS = [
 ]
 
 
+_CONFTEST = """
+from hypothesis import Phase, settings
+
+# nobody reads these failures: no time is spent on making them small
+settings.register_profile("mutated", phases=[Phase.explicit, Phase.generate], database=None, derandomize=True)
+settings.load_profile("mutated")
+"""
+
+
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Copy what the tests need; they are green there."""
@@ -355,6 +364,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("nbx", "tests", "examples"):
         shutil.copytree(ROOT / name, root / name)
     shutil.copy2(ROOT / "pyproject.toml", root)
+    (root / "conftest.py").write_text(_CONFTEST)
     done = _run(root, TESTS)
     assert done.returncode == 0, done.stdout[-4000:]
     return root

@@ -135,6 +135,12 @@ def test_silence_earns_nothing() -> None:
     assert not row.awaited.shown
 
 
+def test_who_does_not_want_to_be_learned_from_is_not_judged() -> None:
+    price, *_ = priced(changed(), learns=False)
+    assert price.weighed == "no_consent"
+    assert price.after[0] > 0.0, "but counted"
+
+
 def test_what_the_log_could_not_draw_is_missed() -> None:
     draft = changed()
     _, _, after, entry = priced(draft)

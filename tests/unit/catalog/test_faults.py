@@ -219,6 +219,14 @@ def visits(event: str) -> Feature:
         (replace(RICH, time_zone_feature="tier"), []),
         (replace(RICH, time_zone_feature="zone"), ["time_zone.feature unknown_feature"]),
         (replace(RICH, time_zone_feature="mobile"), ["time_zone.feature time_zone_feature"]),
+        (
+            replace(RICH, features=(replace(TIER, origin="context"),), time_zone_feature="tier"),
+            ["time_zone.feature time_zone_feature"],
+        ),
+        (
+            replace(RICH, features=(replace(TIER, type="number"),), time_zone_feature="tier"),
+            ["time_zone.feature time_zone_feature"],
+        ),
         (budget(actions=("dya",)), ["budgets.gifts.actions[0] unknown_action"]),
         (budget(groups=("card",)), ["budgets.gifts.groups[0] unknown_group"]),
         (budget(actions=(), groups=("cards",), money=0.0, units=1), []),

@@ -228,6 +228,8 @@ def test_unknown_words_get_a_suggestion() -> None:
         ("catalog: a\nb: \ud800", "2:4", "yaml"),
         ("catalog: a\n--- b", "2:1", "yaml"),
         ("- a", "1:1", "type"),
+        ("%TAG !a! b\n--- a", "1:1", "tag"),
+        ("catalog: a\n...\n%TAG !a! b\n--- b", "3:1", "tag"),
         ("catalog: " + "[" * 100_000, f"1:{10 + DEPTH}", "too_large"),
     ],
 )
@@ -835,3 +837,9 @@ def test_conditions_are_bounded_all_together() -> None:
 def test_a_condition_written_with_endless_space_is_still_placed() -> None:
     written = f"    eligible: 'true{' ' * 1_000_000}\n      && x'\n    suitable: 'true\n      && y'\n"
     assert [f"{each.line}:{each.column}" for each in findings_of(action(written))] == ["12:15", "14:15"]
+
+
+def test_what_a_fault_entails_is_not_told() -> None:
+    """The age of a context value is one fault, though `soon` would be another anywhere else."""
+    text = "catalog: a\nfeatures: {a: {type: number, from: context, max_age: soon}}"
+    assert [each.code for each in findings_of(text)] == ["max_age"]

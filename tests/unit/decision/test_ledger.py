@@ -101,6 +101,17 @@ def test_with_a_lease_in_hand_nobody_is_asked() -> None:
     play(story, units=10_000)
 
 
+def test_too_little_in_hand_is_not_taken_for_all_there_is() -> None:
+    async def story(shop: Shop, worker: Worker, _other: Worker) -> None:
+        assert await given(worker, "small") == ["small"]
+        purse = worker.ledger.purse(shop.plan.placements["hero"].budgets, worker.now_ms())
+        assert 0 < purse[MONEY] < money(25)
+        assert await given(worker, "large") == ["large"]
+        assert await given(worker, "voucher", "large", "small", slots=3) == ["small", "large", "voucher"]
+
+    play(story)
+
+
 def test_a_slate_holds_no_more_than_can_be_paid() -> None:
     async def story(shop: Shop, worker: Worker, _other: Worker) -> None:
         assert await given(worker, "voucher", "large", "small", slots=3) == ["small", "large"]
