@@ -17,7 +17,7 @@ demo: .venv/.installed
 	$(BIN)/nbx demo $(ARGS)
 
 test: .venv/.installed-dev
-	$(BIN)/python -m pytest -m "not nightly" $(ARGS)
+	$(BIN)/python -m pytest -m "not nightly" -n 2 --dist loadfile $(ARGS)
 
 check: .venv/.installed-dev
 	$(BIN)/ruff check .

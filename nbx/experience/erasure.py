@@ -93,7 +93,7 @@ class Receipt(Struct, frozen=True, kw_only=True):
     """Learner step that subtracted; snapshots from this version on are without the customer. 0: not yet."""
     remains: tuple[str, ...] = REMAINS
     """What is left where, and for how long."""
-    aliases: dict[str, str] = field(default_factory=dict)
+    aliases: dict[str, str] = msgspec.field(default_factory=dict)
     """Other ids of the customer → the erasure of each, which has a receipt of its own."""
 
 

@@ -59,6 +59,7 @@ def read() -> dict[str, tuple[float, int, int]]:
     return {name: tuple(rest) for name, *rest in map(json.loads, made.stdout.splitlines())}
 
 
+@pytest.mark.timeout(300)  # the first of them waits for all shapes: 10 s of a core, which may have other work
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_file_made_to_hurt_is_told_what_is_wrong(name: str, read: dict[str, tuple[float, int, int]]) -> None:
     spent_s, findings, longest = read[name]

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +74,7 @@ class Crowd:
     async def crowd_in(self, stories: list[tuple[str, str]]) -> None:
         limits = httpx.Limits(max_connections=2 * CLIENTS, max_keepalive_connections=0)  # every worker is met
         headers = self.service.headers()
-        async with httpx.AsyncClient(base_url=self.service.url, headers=headers, limits=limits, timeout=5.0) as client:
+        async with httpx.AsyncClient(base_url=self.service.url, headers=headers, limits=limits, timeout=2.0) as client:
             clients = [asyncio.create_task(self.ask(client, number)) for number in range(CLIENTS)]
             try:
                 for what, name in stories:
@@ -154,6 +156,10 @@ def test_the_status_tells_what_is_spent_and_stopping_gives_everything_back(shop:
     assert (vouchers["spent"], vouchers["held"]) == (UNITS, 0)
     assert (cakes["resource"], cakes["total"], cakes["spent"]) == ("money", CAKES * 2.5, CAKES * 2.5)
     assert vouchers["begins_ms"] < vouchers["ends_ms"]
+    told = subprocess.run(
+        [sys.executable, "-m", "nbx", "catalog", "budgets"], env=shop.environment, capture_output=True, check=True
+    )
+    assert f"vouchers: {UNITS} of {UNITS} units spent, 0 in workers' hands; until" in told.stdout.decode()
     key, _ = shop.new_key("decide")
     assert shop.http.get("/v1/budgets", headers=shop.headers(key)).status_code == httpx.codes.FORBIDDEN
     metrics = shop.http.get("/metrics").text
