@@ -61,7 +61,7 @@ def sized(actions: int, width: int, conditions: int = 0) -> Catalog:
 
 
 def guarded(actions: int, width: int, conditions: int) -> Catalog:
-    """Return `sized` with every kind of guardrail: `conditions` distinct ones in three layers, all of contact policy."""
+    """Return `sized` with every kind of guardrail: `conditions` distinct ones in three layers, contact policy."""
     hour_ms, day_ms = 3_600_000, 86_400_000
     bare = sized(actions, width)
     numbers = [f for f in bare.features if f.origin != "context"]

@@ -1,8 +1,8 @@
 """Hard rules: which actions are candidates now, and a reason code for each that is not.
 
 A rule can only remove. The first reason found is the one reported, in the order of `nbx.catalog.model.REASONS`: what
-the caller and the holdout say, terms, consent, the engagement policy in its three layers, then how the customer is treated:
-experience floor, quiet hours, pauses, gaps, limits, and at last budgets.
+the caller and the holdout say, terms, consent, the engagement policy in its three layers, then how the customer is
+treated: experience floor, quiet hours, pauses, gaps, limits, and at last budgets.
 """
 
 from __future__ import annotations

@@ -19,7 +19,11 @@ ROOT = Path(__file__).parents[2]
 RUN_S = 900
 """Longest time one run may take; a loaded machine needs minutes where an idle one needs seconds."""
 
-RULES = ("tests/property/test_rules.py", "tests/simulation/test_guardrails_simulation.py")
+RULES = (
+    "tests/unit/decision/test_slates.py",
+    "tests/property/test_rules.py",
+    "tests/simulation/test_guardrails_simulation.py",
+)
 PAUSES = ("tests/unit/experience/test_pauses.py", "tests/simulation/test_guardrails_simulation.py")
 QUIET = ("tests/unit/decision/test_quiet_hours.py", "tests/property/test_quiet_hours.py")
 CONSENT = ("tests/unit/experience/test_consent.py", *RULES)
@@ -179,10 +183,11 @@ MUTATIONS = [
             "        if len(members) > 1:\n            yield members, 1",
             "        if len(members) > 2:\n            yield members, 1",
         ),
-        (
-            'not path.startswith(("customer.", "request."))',
-            'not path.startswith(("customer.", "request.", "journey."))',
-        ),
+    ),
+    *_of(
+        "catalog/vocabulary.py",
+        RULES,
+        ('    if root not in ("customer", "request"):\n', '    if root not in ("customer", "request", "journey"):\n'),
     ),
     *_of(
         "catalog/rules.py",

@@ -63,7 +63,7 @@ def last_word(said: Sequence[Said], purpose: str) -> bool | None:
 
 
 def contact_allowed(said: Sequence[Said], policy: ConsentPolicy, channel: str) -> bool:
-    """Go from the most to the least specific that there is; a no to all contact ends what was said of channels before."""
+    """Go from the most to the least specific there is; a no to all contact ends what was said of channels before."""
     ends = [at_ms for purpose, granted, at_ms in said if purpose == "contact" and not granted]
     last = max((at_ms for purpose, _, at_ms in said if purpose == "contact"), default=0)
     if ends and max(ends) == last:
