@@ -3,8 +3,8 @@
 `cel` takes 2 µs per value to make a context and 0.5 µs per condition: for 24 values and 40 conditions that is as long
 as all the rest of filtering. What conditions are mostly made of (comparisons, `in`, `&&`, `||`, `!`, `? :`, startsWith
 and the like, over names whose types are declared) means the same in Python, and all conditions of a placement become
-one function. Whatever else there is, arithmetic, loops, conversions, is left to `cel`; and so is everything when a value is
-not of its declared type. `cel` is the reference that the property test compares with.
+one function. Whatever else there is, arithmetic, loops, conversions, is left to `cel`; and so is everything when a
+value is not of its declared type. `cel` is the reference that the property test compares with.
 
 The text that is compiled is made here, of names that are keys of `types` and of literals, both written by `repr`.
 """
