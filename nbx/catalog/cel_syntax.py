@@ -14,6 +14,7 @@ Loops inside each other multiply; one alone takes 10 ms at worst in `LOOP_LENGTH
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Literal as OneOf
 from typing import NoReturn, TypeAlias
 
@@ -25,6 +26,8 @@ CONDITION_LENGTH = 2048
 """Characters in a condition: 7 ms for the worst one found, and a person has to read it."""
 LOOP_LENGTH = 512
 """Characters in a condition with a loop: cost grows with the cube of its length; 10 ms for the worst."""
+REMEMBERED = 4096
+"""Trees kept: checking, lint, tests and compiling read the same conditions one after the other."""
 DEPTH = 32
 """Brackets, calls, signs and arms inside each other: what a person still reads, and the stack of any thread bears."""
 
@@ -133,6 +136,7 @@ _INSTEAD = {"and": "&&", "&": "&&", "or": "||", "|": "||", "not": "!", "=": "=="
 """What people write who do not write CEL."""
 
 
+@lru_cache(maxsize=REMEMBERED)
 def parse_condition(source: str) -> Node:
     """Return the tree of a condition: some 10 µs per operator.
 

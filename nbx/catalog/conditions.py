@@ -13,11 +13,20 @@ the conditions in play refer to (`Condition.paths`), shared by all of them.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import cel
 from msgspec import Struct
 
-from nbx.catalog.cel_syntax import CONDITION_LENGTH, KEYWORDS, CelSyntaxError, Node, names_in, parse_condition
+from nbx.catalog.cel_syntax import (
+    CONDITION_LENGTH,
+    KEYWORDS,
+    REMEMBERED,
+    CelSyntaxError,
+    Node,
+    names_in,
+    parse_condition,
+)
 from nbx.catalog.condition_types import ConditionFault, type_faults
 from nbx.catalog.suggestions import did_you_mean
 from nbx.catalog.vocabulary import RELATIONSHIP, REQUEST, Variable, is_personal_path, vocabulary
@@ -142,6 +151,7 @@ def check_condition(source: str, words: Mapping[str, Variable]) -> tuple[Conditi
     return tuple(type_faults(source, tree, words))
 
 
+@lru_cache(maxsize=REMEMBERED)
 def _compiled(source: str) -> tuple[Condition, Node]:
     try:
         tree = parse_condition(source)
