@@ -66,8 +66,9 @@ placements:
   desk: {{channel: phone, impressions: implicit, slots: 3, attention: 10m}}
 groups:
   cards: {{topic: cards, limits: [{{max: 4, per: 2h}}], pause: {{declined: 20m, dismissed: 10m}}, per_slate: 1,
-          pause_group: {{declined: 6m}}, eligible: "journey.onboarding != 'opened'"}}
-  loans: {{topic: loans, pause: {{declined: 15m, ignored: {{after: 2, within: 1h, for: {long_pause}}}}}}}
+          pause_group: {{declined: 6m}}}}
+  loans: {{topic: loans, starts: {soon},
+          pause: {{declined: 15m, ignored: {{after: 2, within: 1h, for: {long_pause}}}}}}}
   plain: {{topic: help}}
   help: {{topic: help, limits: [{{max: {help_max}, per: 1h}}]}}
 actions:
@@ -81,7 +82,7 @@ actions:
   car_loan: {{group: loans, value: 45, cost: 1, gives: [x], applicable: "!concern.payment && {mobile}", starts: {early},
              treatments: {{gold: {{placements: [web, desk], eligible: "customer.tier == 'gold'"}},
                           t: {{placements: [web, mail, desk], suitable: "request.channel != 'email'"}}}}}}
-  home_loan: {{group: loans, value: 40, cost: 0.5, gives: [x],
+  home_loan: {{group: loans, value: 40, cost: 0.5, gives: [x], eligible: "journey.onboarding != 'opened'",
               treatments: {{t: {{placements: [web, mail, desk]}}}}}}
   savings: {{group: loans, value: 42, cost: 0.25, gives: [x],
             pause: {{declined: 30m, dismissed: {window}, ignored: 4m}},
@@ -99,7 +100,7 @@ contact:
     {phone}
   classes:
     promotional: {{limits: [{{max: 6, per: 90m}}], gap: 100s, pause: {{ignored: {{after: 3, within: 30m, for: 50m}}}}}}
-    service: {{limits: [{{max: 4, per: 1h}}]}}
+    service: {{limits: [{{max: 2, per: 40m}}]}}
   quiet_hours:
     - {{from: "23:00", to: "{quiet_to}", channels: [phone, email]}}
     - {{from: "02:10", to: "02:25", days: [sun]}}
@@ -115,7 +116,7 @@ journeys:
   onboarding: {{steps: {{opened: {{event: account_opened}}, funded: {{event: deposit, after: [opened]}}}}}}
 concerns:
   payment: {{opens: [payment_failed], resolves: [payment_ok], timeout: 40m}}
-experience: {{half_life: 3h, loss_aversion: 2.0, floor: -22}}
+experience: {{half_life: 3h, loss_aversion: 2.0, floor: -28}}
 exploration: {{floor: 0.05, scale: 1.0}}
 """
 _FIRST = {
@@ -129,12 +130,13 @@ _FIRST = {
     "exempt": "mandatory",
     "email": "opt_in",
     "mobile": "request.is_mobile",
+    "soon": "2026-10-24T23:20",
     "early": "2026-10-25T00:15",
     "middle": "2026-10-25T01:00",
-    "late": "2026-10-25T01:15",
+    "late": "2026-10-25T01:50",
 }
 _SECOND = _FIRST | {
-    "help_max": "3",
+    "help_max": "6",
     "window": "1h",
     "overall": "limits: [{max: 8, per: 1h}]\n  gap: 25s",
     "web": "limits: [{max: 5, per: 30m}],",

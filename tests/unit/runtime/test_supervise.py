@@ -36,12 +36,15 @@ async def ready_at_once(pid: int) -> None:
 
 
 class Run:
-    """One run of a supervisor; `act` is called when it is ready and stops it, or a limit does."""
+    """One run of a supervisor; `act` is called when it is ready. Then it is stopped, unless `act` sees to that."""
 
-    def __init__(self, stages: Sequence[Sequence[Child]], logs: Path, backoff: Backoff | None = None) -> None:
+    def __init__(
+        self, stages: Sequence[Sequence[Child]], logs: Path, backoff: Backoff | None = None, *, stops: bool = True
+    ) -> None:
         self.lines: list[str] = []
         self.pids: dict[str, int] = {}
         self._arguments = (stages, logs, backoff)
+        self._stops = stops
 
     def __call__(self, act: Callable[[Supervisor], Awaitable[None]] | None = None) -> int:
         return asyncio.run(self._run(act))
@@ -54,7 +57,8 @@ class Run:
             self.pids = supervisor.pids()
             if act is not None:
                 await act(supervisor)
-            supervisor.stop()
+            if self._stops:
+                supervisor.stop()
 
         return await asyncio.wait_for(supervisor.run(ready), 30)
 
@@ -173,7 +177,8 @@ def test_a_child_that_does_not_stop_is_killed(tmp_path: Path) -> None:
 
 def test_the_second_signal_kills(tmp_path: Path) -> None:
     again: list[asyncio.Task[None]] = []
-    run = Run([[python("store", FOREVER)], [python("deaf", STUBBORN, stop_timeout_s=1_000.0)]], tmp_path)
+    stages = [[python("store", FOREVER)], [python("deaf", STUBBORN, stop_timeout_s=1_000.0)]]
+    run = Run(stages, tmp_path, stops=False)
 
     async def act(supervisor: Supervisor) -> None:
         await until((tmp_path / "deaf.log").read_text)
