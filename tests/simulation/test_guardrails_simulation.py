@@ -430,15 +430,15 @@ exploration: {floor: 0.0}
 
 def test_what_never_shows_makes_room_again() -> None:
     desk = Desk(small_plan(OPEN + "contact: {limits: [{max: 1, per: 1d}]}"))
-    first = desk.decide(placement="web")
+    first = _ask(desk, "web")
     assert first.slots[0].action
-    assert not desk.decide(placement="mail").slots[0].action, "its place is taken while it may still be seen"
+    assert not _ask(desk, "mail").slots[0].action, "its place is taken while it may still be seen"
     desk.pass_time(MINUTE_MS)
-    second = desk.decide(placement="mail")
+    second = _ask(desk, "mail")
     assert second.slots[0].action, "not delivered in time: the place is free"
     desk.record("seen", decision_id=second.decision_id)
     desk.pass_time(60 * MINUTE_MS)
-    assert not desk.decide(placement="web").slots[0].action, "what was seen counts for the day"
+    assert not _ask(desk, "web").slots[0].action, "what was seen counts for the day"
     assert not Guardrails({1: desk.plan.catalog}).check(desk.log())
 
 
@@ -470,11 +470,11 @@ def test_a_pause_of_several_ignored_outlives_what_is_ignored_later() -> None:
     desk = Desk(small_plan(OPEN + rule))
     for _ in range(2):
         assert not any(each.reason == "paused" for each in _removed(desk))
-        desk.record("seen", decision_id=desk.decide(placement="web").decision_id)
+        desk.record("seen", decision_id=_ask(desk, "web").decision_id)
         desk.pass_time(15 * MINUTE_MS)
     assert any(each.reason == "paused" for each in _removed(desk))
     desk.pass_time(24 * 60 * MINUTE_MS)
-    told = desk.decide(placement="desk")
+    told = _ask(desk, "desk")
     assert [slot.action for slot in told.slots] == ["told"], "exempt"
     desk.pass_time(15 * MINUTE_MS)
     assert any(each.reason == "paused" for each in _removed(desk)), "one more that was ignored is no reason to begin"
@@ -487,7 +487,7 @@ def test_a_late_answer_takes_back_the_pause_of_several_ignored() -> None:
     rule = "contact: {classes: {promotional: {pause: {ignored: {after: 2, within: 1h, for: 3h}}}}}"
     desk = Desk(small_plan(OPEN + rule))
     for _ in range(2):
-        last = desk.decide(placement="web")
+        last = _ask(desk, "web")
         desk.record("seen", decision_id=last.decision_id)
         desk.pass_time(15 * MINUTE_MS)
     assert any(each.reason == "paused" for each in _removed(desk))
@@ -496,9 +496,13 @@ def test_a_late_answer_takes_back_the_pause_of_several_ignored() -> None:
     assert not Guardrails({1: desk.plan.catalog}).check(desk.log())
 
 
+def _ask(desk: Desk, placement: str) -> DecideReply:
+    return desk.decide(placement=placement, deadline_ms=10_000)
+
+
 def _removed(desk: Desk) -> tuple[Removed, ...]:
     """Return what a decision removes now."""
-    decision_id = desk.decide(placement="mail").decision_id
+    decision_id = _ask(desk, "mail").decision_id
     entry = next(e for e in desk.log() if isinstance(e, DecisionEntry) and e.decision_id == decision_id)
     desk.record("skipped", decision_id=decision_id, by="agent") if entry.slots[0].action else None
     return entry.removed
