@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from tests.service import Running, eventually, evidence_in_log, evidence_learned, outcomes_of
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.service import Running, eventually, evidence_in_log, evidence_learned, outcomes_of, running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 WITHIN_S = 15.0
 CUSTOMERS = 5
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A service of its own: what other tests teach could make the models cut their memory meanwhile."""
+    with running(tmp_path_factory.mktemp("timers"), workers=1) as started:
+        yield started
 
 
 def test_not_delivered_not_seen_and_ignored_appear_by_themselves_once_per_slot(service: Running) -> None:

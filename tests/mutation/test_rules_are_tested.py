@@ -37,7 +37,6 @@ BUDGETS = (
     "tests/unit/decision/test_ledger.py",
     "tests/simulation/test_budgets_simulation.py",
 )
-TESTS = tuple(dict.fromkeys((*QUIET, *CONSENT, *LEARNS, *PAUSES, *JOURNEYS, *HOLDOUT, *DEGRADED, *BUDGETS)))
 
 
 class Mutation(NamedTuple):
@@ -277,7 +276,7 @@ MUTATIONS = [
     ),
     *_of(
         "decision/facts.py",
-        RULES,
+        ("tests/property/test_personalise.py", *RULES),
         ("        values |= plan.impersonal\n", ""),
         ("        known = _NOBODY\n", ""),
         (
@@ -361,6 +360,9 @@ from hypothesis import Phase, settings
 settings.register_profile("mutated", phases=[Phase.explicit, Phase.generate], database=None, derandomize=True)
 settings.load_profile("mutated")
 """
+
+
+TESTS = tuple(dict.fromkeys(name for mutation in MUTATIONS for name in mutation.tests))
 
 
 @pytest.fixture(scope="module")

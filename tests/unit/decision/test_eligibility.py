@@ -95,3 +95,30 @@ def test_a_pause_ends_to_the_millisecond(where: dict[str, str]) -> None:
     desk.record("page_view", customer_id="anna")
     assert reason(desk, NOW_MS + 10 * MINUTE_MS - 1) == "paused"
     assert reason(desk, NOW_MS + 10 * MINUTE_MS) == ""
+
+
+def test_a_late_answer_ends_a_pause_that_only_an_earlier_release_declared() -> None:
+    desk = desk_with(contact="channels: {web: {pause: {declined: 1d}}}")
+    first, second = desk.plan, small_plan(CATALOG.format(group="", action="", treatment="", contact=""), release=2)
+    decision_id = prompt(desk)
+    desk.record("declined", decision_id=decision_id)
+    assert reason(desk, NOW_MS + 1) == "paused"
+    desk.plan = second
+    assert reason(desk, NOW_MS + 1) == "paused", "a pause outlives its release"
+    desk.record("converted", decision_id=decision_id)
+    desk.plan = first
+    assert reason(desk, NOW_MS + 1) == ""
+
+
+def test_a_late_answer_counts_for_rules_that_only_an_earlier_release_declared() -> None:
+    desk = desk_with(contact="channels: {web: {pause: {ignored: {after: 2, within: 1d, for: 1d}}}}")
+    first, second = desk.plan, small_plan(CATALOG.format(group="", action="", treatment="", contact=""), release=2)
+    for late_answer in (True, False):
+        desk.plan = first
+        decision_id = prompt(desk)
+        desk.record("seen", decision_id=decision_id)
+        desk.pass_time(15 * MINUTE_MS)
+        if late_answer:
+            desk.plan = second
+            desk.record("accepted", decision_id=decision_id)
+    assert reason(desk, desk.clock.now_ms()) == "", "one of the two was answered"
