@@ -31,7 +31,7 @@ CONSENT = ("tests/unit/experience/test_consent.py", *RULES)
 LEARNS = ("tests/unit/experience/test_consent.py", "tests/unit/runtime/test_learning_consent.py")
 JOURNEYS = ("tests/unit/experience/test_journeys.py",)
 HOLDOUT = ("tests/unit/experience/test_holdout.py", *RULES)
-DEGRADED = ("tests/unit/decision/test_degraded.py",)
+DEGRADED = ("tests/unit/decision/test_degraded.py", "tests/unit/decision/test_eligibility.py")
 BUDGETS = (
     "tests/unit/decision/test_budgets.py",
     "tests/unit/decision/test_ledger.py",

@@ -122,3 +122,13 @@ def test_a_late_answer_counts_for_rules_that_only_an_earlier_release_declared() 
             desk.plan = second
             desk.record("accepted", decision_id=decision_id)
     assert reason(desk, desk.clock.now_ms()) == "", "one of the two was answered"
+
+
+def test_an_excluded_default_is_not_shown_degraded_either() -> None:
+    shown = CATALOG.replace("attention: 10m}}", "attention: 10m, default: {{action: gold, treatment: t}}}}")
+    desk = Desk(small_plan(shown.format(group="", action="", treatment="", contact="")))
+    for exclude, action in (((), "gold"), (("gold",), "")):
+        desk.store.failing_reads = 1
+        reply = desk.decide(placement="web", exclude=exclude, deadline_ms=10_000)
+        assert reply.degraded
+        assert reply.slots[0].action == action
