@@ -34,6 +34,12 @@ COMMIT_ATTEMPTS = 8
 """Reloads after version conflicts before a decision degrades: beyond it, someone is hammering one customer."""
 CANDIDATES = 1024
 """Actions with a treatment for one placement: kernels and records are sized for it."""
+PROMISES = 16
+"""Promises kept in mind per customer: the oldest that is settled makes room, then the oldest."""
+RECENT = 8
+"""Decisions per customer that a corrected value may re-diagnose: a day's worth of prompts."""
+CORRECTED_MS = 86_400_000
+"""How long after a decision a corrected feature value still counts as evidence that it was wrong then."""
 GOALS = 16
 """Goals watched for one customer at a time: 1 KB of state; a decision beyond it opens none and teaches none."""
 MONEY = 1e12

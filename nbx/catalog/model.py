@@ -31,11 +31,14 @@ REASONS = (
     "ended",
     "no_consent",
     "needs_personalise",
+    "quarantined",
     "not_eligible",
     "not_applicable",
     "not_suitable",
     "condition_error",
     "experience_floor",
+    "obligation_open",
+    "asks_too_much",
     "quiet_hours",
     "paused",
     "too_soon",
@@ -88,6 +91,15 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Not from then on; 0: never ends."""
 
 
+class PromisePolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the company undertakes when the customer accepts."""
+
+    what: str
+    """Kept by a behaviour event `promise_kept` with this as property `what`."""
+    within_ms: int
+    """After the acceptance."""
+
+
 class Treatment(Policy, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One rendering of an action for some placements. Of several for one placement the first whose policy holds."""
 
@@ -95,6 +107,7 @@ class Treatment(Policy, frozen=True, kw_only=True, forbid_unknown_fields=True):
     placements: tuple[str, ...]
     content: dict[str, Any] = field(default_factory=dict)
     """What the channel renders; passed through untouched."""
+    promise: PromisePolicy | None = None
 
 
 class DefaultChoice(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -132,6 +145,8 @@ class Placement(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     stakes: float = 0.0
     """0..1: exploration is scaled by 1 − stakes; at 1 nothing is tried out here."""
     goal: Goal | None = None
+    latency_ms: int = 0
+    """Delivered later than this after the decision is evidence of poor execution; 0: no such bound."""
 
 
 class Group(Policy, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -160,7 +175,9 @@ class Action(Policy, frozen=True, kw_only=True, forbid_unknown_fields=True):
     group: str
     action_class: ActionClass = field(name="class", default="promotional")
     topic: str = ""
-    """Topic of obligations and concerns; the group's when empty."""
+    """Topic of obligations and concerns; the group's when empty, and where that is empty too the group's name."""
+    resolves: tuple[str, ...] = ()
+    """Topics whose obligation an acceptance of this action makes good."""
     value: float = 0.0
     """Worth of an acceptance for the company, money, ≥ 0; when it is learned, what is expected before any report."""
     value_strength: float = 0.0
@@ -198,6 +215,20 @@ class ExperiencePolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Below this balance only service and recovery actions may be shown."""
     points: dict[OutcomeName, float] = field(default_factory=dict)
     """Points per outcome for the customer; those not named keep `DEFAULT_POINTS`."""
+    sentiment: float = 1.0
+    """Points for a sentiment of 1, said with any event of the customer; ≥ 0."""
+    effort: float = 0.5
+    """Points for an effort of 1, the least, and as many taken for 7, the most; 4 is neutral; ≥ 0."""
+    promise_kept: float = 1.0
+    """Points for a promise kept in time; ≥ 0."""
+    promise_broken: float = -3.0
+    """Points for a promise not kept by its due time; ≤ 0."""
+    obligation_ms: int = 30 * 86_400_000
+    """An obligation counts as closed so long after it was last opened."""
+    recovery_boost: float = 3.0
+    """Multiplies the worth of recovery actions while an obligation is open; ≥ 1."""
+    asks_per_give: float = 0.0
+    """Most asks per give, over what was asked and given lately (decayed as the balance is); 0: no bound."""
 
 
 DEFAULT_POINTS: dict[OutcomeName, float] = {
@@ -295,6 +326,16 @@ class JourneyStep(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Behaviour event that enters it."""
     after: tuple[str, ...] = ()
     """Steps from one of which it is entered; empty: from anywhere, also from outside the journey."""
+    does: tuple[str, ...] = ()
+    """Behaviour events, any of which is the customer's side of the step; empty: nothing is expected."""
+    does_within_ms: int = 0
+    """After the step was entered; 0: whenever."""
+    owes: tuple[str, ...] = ()
+    """Behaviour events, any of which is the company's side; entering the step promises it. Empty: nothing is owed."""
+    owes_within_ms: int = 0
+    """After the step was entered; > 0 where something is owed."""
+    stakes: float = 0.0
+    """0..1: exploration is scaled by 1 − stakes while the customer is here, experience weighs 1 + stakes times."""
 
 
 class Journey(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -302,6 +343,17 @@ class Journey(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     name: str
     steps: tuple[JourneyStep, ...]
+
+
+class Clusters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Customers told apart online by some of their features; the cluster is a feature, `relationship.cluster`."""
+
+    features: tuple[str, ...]
+    """Encoded features: their columns of x are what is clustered."""
+    count: int = 4
+    """Number of clusters, ≥ 2."""
+    track_weight: float = 1.0
+    """Multiplies the worth of an action that is the next touch on the cluster's track; 1: it changes nothing."""
 
 
 class Concern(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -335,6 +387,8 @@ class Given(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Actions that are paused."""
     consent: dict[str, bool] = field(default_factory=dict)
     """`contact`, `contact:<channel>`, `personalise`, `learn` → what the customer said."""
+    obligations: tuple[str, ...] = ()
+    """Topics with an open obligation."""
     spent: tuple[str, ...] = ()
     """Budgets of which nothing is left."""
     holdout: Literal["", "silent", "random"] = ""
@@ -388,6 +442,9 @@ class Catalog(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     holdout: Holdout = Holdout()
     journeys: tuple[Journey, ...] = ()
     concerns: tuple[Concern, ...] = ()
+    clusters: Clusters | None = None
+    segments: tuple[str, ...] = ()
+    """Features by whose values reports split customers, and compare how they are treated; they need not be encoded."""
     examples: tuple[Example, ...] = ()
     time_zone: str = "UTC"
     """IANA name; of dates and times in the catalog, and of customers whose own is not known."""

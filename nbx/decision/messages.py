@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from msgspec import Struct, field
 
+from nbx.experience.entries import Continued
 from nbx.features.schema import Value
 
 Mode = Literal["live", "preview"]
@@ -58,3 +59,5 @@ class DecideReply(Struct, frozen=True, kw_only=True):
     took_ms: float = 0.0
     explanation: Any = None
     """Present when asked for."""
+    continues: tuple[Continued, ...] = ()
+    """Open threads of the customer that were last touched on another channel."""

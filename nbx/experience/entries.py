@@ -42,6 +42,8 @@ class Event(Struct, frozen=True, kw_only=True):
     properties: dict[str, Value] = field(default_factory=dict)
     at: int | datetime | None = None
     """When it happened: epoch milliseconds or RFC 3339 with a zone; None: now."""
+    text: str = ""
+    """What the customer (or an agent) said, in free words; kept in the log, read by people."""
 
 
 class Outcome(Struct, frozen=True, kw_only=True, array_like=True):
@@ -87,6 +89,22 @@ class Outcome(Struct, frozen=True, kw_only=True, array_like=True):
     """The customer agreed to learning, when it was decided and now; False: no model may change by it."""
     pauses: dict[str, int] = field(default_factory=dict)
     """Scope → until when this outcome keeps it away from the customer, epoch milliseconds."""
+    rule: str = ""
+    """Which rule gave the cause, see `nbx.experience.causes`; empty for outcomes that are not negative."""
+    channel: str = ""
+    """Of the placement."""
+    stakes: float = 0.0
+    """Of the journey step at the time of the decision; the balance was charged 1 + stakes times."""
+    cluster: int = -1
+    """Of the customer at the time of the decision; -1: none."""
+    after: str = ""
+    """Action accepted last before this decision; empty: none."""
+    balance: float = 0.0
+    """Of the relationship at the time of the decision."""
+    stale: tuple[str, ...] = ()
+    """As `DecisionEntry.stale`."""
+    quarantined: tuple[str, ...] = ()
+    """As `DecisionEntry.quarantined`."""
 
 
 class GoalOutcome(Struct, frozen=True, kw_only=True, array_like=True):
@@ -130,6 +148,25 @@ class GoalRecord(Struct, frozen=True, kw_only=True, array_like=True):
     """Whose success it will be: the choice of the first arbitrated slot; empty: silence."""
     slot: int
     """That slot; -1: none was arbitrated, and no goal is waited for."""
+
+
+class Continued(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An open thread that was last touched on another channel than the decision's: what an agent can pick up."""
+
+    kind: str
+    """`concern`, `obligation` or `promise`."""
+    name: str
+    """Of the concern, topic of the obligation, what was promised."""
+    channel: str
+    """Where it was last touched; empty: on none."""
+    opened_at: int
+    """Epoch milliseconds."""
+    last_at: int
+    """Epoch milliseconds."""
+    last: str
+    """Event that last touched it."""
+    due_at: int = 0
+    """Of a promise, epoch milliseconds."""
 
 
 class RequestRecord(Struct, frozen=True, kw_only=True, array_like=True):
@@ -239,6 +276,19 @@ class DecisionEntry(Struct, frozen=True, kw_only=True, array_like=True, tag="dec
     spent: tuple[Spent, ...] = ()
     channel: str = ""
     """Of the placement."""
+    stale: tuple[str, ...] = ()
+    """Profile features the placement uses whose value was older than `max_age`, so that the default stood in."""
+    quarantined: tuple[str, ...] = ()
+    """Features that were not to be trusted (`nbx.bandits.quarantine`): at their default for everybody."""
+    stakes: float = 0.0
+    """Of the customer's journey step."""
+    cluster: int = -1
+    """Of the customer; -1: none."""
+    segments: tuple[str, ...] = ()
+    """Values of the catalog's `segments`, as text, in their order."""
+    after: str = ""
+    """Action accepted last before; empty: none."""
+    continues: tuple[Continued, ...] = ()
 
 
 class EventEntry(Struct, frozen=True, kw_only=True, array_like=True, tag="event"):
@@ -264,9 +314,11 @@ class TimerEntry(Struct, frozen=True, kw_only=True, array_like=True, tag="timer"
     decision_id: str
     slot: int
     kind: str
-    """`delivery`, `attention` or `goal`."""
+    """`delivery`, `attention`, `goal` or `promise` (of no decision)."""
     outcomes: tuple[Outcome, ...] = ()
     goals: tuple[GoalOutcome, ...] = ()
+    broken: tuple[str, ...] = ()
+    """Promises that are past due: what was promised."""
 
 
 class ProfileEntry(Struct, frozen=True, kw_only=True, array_like=True, tag="profile"):
@@ -276,6 +328,8 @@ class ProfileEntry(Struct, frozen=True, kw_only=True, array_like=True, tag="prof
     at_ms: int
     release: int
     changes: dict[str, Value | None]
+    outcomes: tuple[Outcome, ...] = ()
+    """Corrections of outcomes that the changed values throw light on."""
 
 
 class Taught(Struct, frozen=True, array_like=True):

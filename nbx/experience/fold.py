@@ -159,6 +159,13 @@ def _decided(state: CustomerState, entry: DecisionEntry, rules: Rules) -> Folded
         goal=goals.open_goal(state, entry, rules.remember_ms),
         learns=entry.learns,
         channel=entry.channel,
+        stale=entry.stale,
+        quarantined=entry.quarantined,
+        stakes=entry.stakes,
+        cluster=entry.cluster,
+        after=entry.after,
+        balance=entry.relationship.get("balance", 0.0),
+        degraded=bool(entry.degraded),
     )
     arm: list[Timer] = []
     if decision.goal is not None:
@@ -246,7 +253,9 @@ def _settled(
     assert slot.outcome is not None
     diagnosis = diagnose(slot.outcome, cause=slot.cause, reason=slot.reason, seen=bool(slot.seen_at_ms))
     points = rules.points[slot.outcome]
-    previous = _recharge(state, slot, weighed(points, rules.experience), rules)
+    previous = _recharge(state, slot, weighed(points, rules.experience) * (1.0 + decision.stakes), rules)
+    if slot.accepted and slot.outcome_at_ms >= state.last_touch_ms:
+        state.last_touch, state.last_touch_ms = slot.action, slot.outcome_at_ms
     pauses = _repause(state, slot, decision.channel, key, rules)
     state.reserved.pop(key, None)
     slot.revision += 1
@@ -281,6 +290,13 @@ def _settled(
         previous_seen_reported=previous_seen,
         learns=still_learns(state, decision, rules.consent),
         pauses=pauses,
+        channel=decision.channel,
+        stakes=decision.stakes,
+        cluster=decision.cluster,
+        after=decision.after,
+        balance=decision.balance,
+        stale=decision.stale,
+        quarantined=decision.quarantined,
     )
 
 

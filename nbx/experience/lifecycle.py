@@ -83,6 +83,13 @@ class OpenSlot(Struct, array_like=True):
     """`seen_reported` as last told to the learner."""
     exposed_at_ms: int = 0
     """Time under which the exposure is counted; a later report may lower `seen_at_ms`, never this."""
+    signs: list[str] = []
+    """Evidence that events of the slot brought, codes of `nbx.experience.causes`, sorted."""
+    mood: float = 0.0
+    """Points for the latest sentiment and effort said of it, not weighed."""
+    mood_at_ms: int = 0
+    given: bool = False
+    """What the action gives was counted."""
 
 
 class OpenDecision(Struct, array_like=True):
@@ -99,6 +106,15 @@ class OpenDecision(Struct, array_like=True):
     learns: bool = True
     """As `DecisionEntry.learns`."""
     channel: str = ""
+    stale: tuple[str, ...] = ()
+    """As `DecisionEntry.stale`, likewise the next five."""
+    quarantined: tuple[str, ...] = ()
+    stakes: float = 0.0
+    cluster: int = -1
+    after: str = ""
+    balance: float = 0.0
+    """As `Outcome.balance`."""
+    degraded: bool = False
 
 
 class Change(NamedTuple):

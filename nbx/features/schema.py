@@ -62,6 +62,8 @@ class Feature(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     description: str = ""
     personal: bool | None = None
     """Whether it may only be used with consent to personalise; None: all but those from the context."""
+    controllable: bool = False
+    """The customer's own choice: conditions on it can be met by the customer alone. Only of a profile feature."""
 
     @property
     def is_personal(self) -> bool:

@@ -82,6 +82,45 @@ class Handover(Struct, array_like=True):
     """The open decision that it concerns, packed, as it was before; empty: none."""
 
 
+class Promise(Struct, array_like=True):
+    """Something the company undertook, by `what` in `CustomerState.promises`. Times: epoch milliseconds, 0: not."""
+
+    due_ms: int
+    made_ms: int
+    topic: str = ""
+    """Topic of the obligation that breaking it opens; empty: none."""
+    events: tuple[str, ...] = ()
+    """Behaviour events that keep it, besides `promise_kept` of this `what`."""
+    kept_ms: int = 0
+    broken: bool = False
+    """It was told that it is past due; at most once."""
+    charged: float = 0.0
+    """Weighed points now in the balance for it."""
+    charged_at_ms: int = 0
+
+
+class Tally(Struct, array_like=True):
+    """A sum that decays with the half-life of the balance, as of its newest addition."""
+
+    amount: float = 0.0
+    at_ms: int = 0
+
+
+class Touch(Struct, array_like=True):
+    """Where an open thread was last touched."""
+
+    channel: str
+    at_ms: int
+    event: str
+
+
+class Recent(Struct, array_like=True):
+    """A decision with an action that a corrected feature value may still throw light on."""
+
+    decision_id: str
+    at_ms: int
+
+
 class CustomerState(Struct, array_like=True):
     """State of one customer; the defaults are a customer never met.
 
@@ -132,6 +171,30 @@ class CustomerState(Struct, array_like=True):
     """Of an alias: what its canonical customer has not taken in yet, oldest first."""
     handed_over: int = 0
     """Of an alias: sequence of its last handover."""
+    obligations: dict[str, list[int]] = field(default_factory=dict)
+    """Topic → when an obligation was last opened and last resolved, epoch milliseconds, 0: never."""
+    promises: dict[str, Promise] = field(default_factory=dict)
+    """What → the latest promise of it, at most `limits.PROMISES`."""
+    given: Tally = field(default_factory=Tally)
+    """Gives received by accepting."""
+    asked: Tally = field(default_factory=Tally)
+    """Asks made by prompts that were seen."""
+    gives: dict[str, int] = field(default_factory=dict)
+    """Give → how often it was received, ever."""
+    asks: dict[str, int] = field(default_factory=dict)
+    """Ask → how often it was made, ever."""
+    touched: dict[str, Touch] = field(default_factory=dict)
+    """`concern:<name>`, `obligation:<topic>`, `promise:<what>` → its latest touch."""
+    corrected: dict[str, int] = field(default_factory=dict)
+    """Profile feature → when its value was last changed to another one, epoch milliseconds."""
+    recent: list[Recent] = field(default_factory=list)
+    """Decisions of the last day that gave out an action, oldest first, at most `limits.RECENT`."""
+    meetings: dict[str, list[int]] = field(default_factory=dict)
+    """`<journey>.<step>` → when it was entered, when the customer and when the company did its part since; epoch
+    milliseconds, 0: not yet."""
+    last_touch: str = ""
+    """Action that was accepted last."""
+    last_touch_ms: int = 0
 
 
 _DECODER = msgpack.Decoder(CustomerState)
