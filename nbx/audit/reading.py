@@ -19,7 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nbx.errors import Invalid
-from nbx.experience.entries import FACTORS, DecisionEntry, Entry, EventEntry, Outcome, TimerEntry, decode_entry
+from nbx.experience.entries import (
+    FACTORS,
+    DecisionEntry,
+    Entry,
+    EventEntry,
+    Outcome,
+    ProfileEntry,
+    TimerEntry,
+    decode_entry,
+)
 from nbx.features.store import LogEntry, Store
 
 PAGE = 4096
@@ -153,7 +162,7 @@ def _order(entry: LogEntry) -> tuple[int, int, int]:
 
 def outcomes_of(entry: Entry) -> Iterable[Outcome]:
     """Return the outcomes that an entry tells."""
-    return entry.outcomes if isinstance(entry, EventEntry | TimerEntry) else ()
+    return entry.outcomes if isinstance(entry, EventEntry | TimerEntry | ProfileEntry) else ()
 
 
 def erased_by(entry: Entry) -> str:

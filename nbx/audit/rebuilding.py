@@ -158,6 +158,7 @@ class Rebuilder:
         own = self._plan_of(entry.release)
         relationship = relationship_features(past.state, entry.at_ms, own.rules.experience)
         values = own.resolver.resolve(past.state, entry.request.context, entry.at_ms)
+        values |= {name: own.untouched[name] for name in entry.quarantined}
         same = relationship == entry.relationship and own.layout.encode(values, relationship).tobytes() == entry.x
         return "" if same else "state_differs"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from heapq import nlargest
 from typing import NamedTuple
 
@@ -233,6 +234,8 @@ def _decided(
 ) -> Choice:
     """Decide what is on record anew, with the same luck."""
     request, salt = _request(entry, plan), entry.policy.salt
+    if model.quarantined != set(entry.quarantined):  # what was not to be trusted is of the time, not of the model
+        model = replace(model, quarantined=frozenset(entry.quarantined))
     return decide(plan, model, state, request, entry.decision_id, entry.at_ms, salt=salt, purse=purse)
 
 

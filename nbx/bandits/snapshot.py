@@ -61,6 +61,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Of evidence, in observations of an action; infinite while the world stands still."""
     changes: list[int]
     """How often each action's memory was cut because its answers changed."""
+    quarantined: list[str] = []
+    """Profile features that nobody may rely on, see `nbx.bandits.quarantine`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,8 @@ class BoundModel:
     """Of evidence, in observations of an action."""
     changes: tuple[int, ...] = ()
     """How often each action's memory was cut because its answers changed; empty: never."""
+    quarantined: frozenset[str] = frozenset()
+    """As in the snapshot."""
 
 
 def encode(snapshot: Snapshot) -> bytes:
@@ -175,6 +179,7 @@ def bind(
             value_count=value_count,
             version=version,
             step=step,
+            quarantined=frozenset() if snapshot is None else frozenset(snapshot.quarantined),
         )
     source = _Rows(snapshot)
     known = {name: k for k, name in enumerate(snapshot.columns)}
@@ -206,6 +211,7 @@ def bind(
         exploration=snapshot.exploration,
         half_life=snapshot.half_life,
         changes=tuple(snapshot.changes[k] if 0 <= k < len(snapshot.changes) else 0 for k in source_rows),
+        quarantined=frozenset(snapshot.quarantined),
     )
 
 

@@ -62,6 +62,7 @@ _NOTHING = {
     (Action, "pause"): "the group's",
     (Action, "topic"): "the group's",
     (Action, "attention_ms"): "the placement's",
+    (Placement, "latency_ms"): "no bound",
     (Budget, "units"): "no bound",
     (Budget, "money"): "no bound",
 }

@@ -36,7 +36,7 @@ _POLICY = (*LAYERS, "starts", "ends")
 
 def placement(read: Reader, name: str, node: Node) -> Placement:
     """Read one placement."""
-    known = ("channel", "impressions", "slots", "delivery", "attention", "default", "stakes", "goal")
+    known = ("channel", "impressions", "slots", "delivery", "attention", "default", "stakes", "goal", "latency")
     fields = read.fields(node, known, required=("channel", "impressions"))
     plain = Placement(name=name, channel=read.name(fields.get("channel")), impressions="reported")
     default = None
@@ -53,6 +53,7 @@ def placement(read: Reader, name: str, node: Node) -> Placement:
         default=default,
         stakes=read.number(fields.get("stakes"), plain.stakes, least=0.0, most=1.0),
         goal=_goal(read, fields.get("goal")),
+        latency_ms=read.duration(fields.get("latency"), plain.latency_ms),
     )
 
 

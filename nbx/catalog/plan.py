@@ -170,9 +170,10 @@ class Plan:
         self.resolver = Resolver(catalog.features)
         self.context_features = {f.name: f for f in catalog.features if f.origin == "context"}
         self.profile_features = {f.name: f for f in catalog.features if f.origin == "profile"}
-        untouched = self.resolver.resolve(CustomerState(), {}, 0)
-        self.impersonal: dict[str, Value] = {f.name: untouched[f.name] for f in catalog.features if f.is_personal}
-        """Personal features → what they are of a customer nothing is known about."""
+        self.untouched: dict[str, Value] = self.resolver.resolve(CustomerState(), {}, 0)
+        """Features → what they are of a customer nothing is known about."""
+        self.impersonal = {f.name: self.untouched[f.name] for f in catalog.features if f.is_personal}
+        """The same, of personal features only."""
         rows = [(action.name, action.group) for action in catalog.actions]
         goal_rows = {}
         for placement in catalog.placements:

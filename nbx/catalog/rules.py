@@ -20,6 +20,7 @@ from nbx.catalog.model import (
     OutcomeName,
     Pause,
 )
+from nbx.catalog.usage import used_features
 from nbx.features.schema import Aggregate
 from nbx.limits import EXPOSURES_MS
 
@@ -76,6 +77,10 @@ class Rules:
         Event type → (journey, step) that it enters.
     turns : dict
         Event type → (concern, 0: it opens it, 1: it resolves it).
+    profile : frozenset
+        Declared profile features.
+    uses : dict
+        Placement → the profile features it uses.
     """
 
     def __init__(self, catalog: Catalog, release: int) -> None:
@@ -88,6 +93,8 @@ class Rules:
         for feature in catalog.features:
             if isinstance(feature.origin, Aggregate):
                 self.aggregates[feature.origin.event].append((feature.name, feature.origin))
+        self.profile = frozenset(feature.name for feature in catalog.features if feature.origin == "profile")
+        self.uses = used_features(catalog)
         self.placements = {placement.name: placement for placement in catalog.placements}
         self.channels = frozenset(placement.channel for placement in catalog.placements)
         self.journeys = {journey.name: journey for journey in catalog.journeys}

@@ -5,7 +5,7 @@ No I/O, no clock, no global: serving, preview, replay, shadow runs, back-tests a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -54,6 +54,10 @@ class Choice(Struct, frozen=True, gc=False):
     """When quiet hours begin, before which a prompt has to be shown; 0: they never do."""
     goal: Goal | None = None
     """None: the placement has none."""
+    stale: tuple[str, ...] = ()
+    """Features that were too old to be believed."""
+    quarantined: tuple[str, ...] = ()
+    """Features that nobody may rely on."""
 
 
 class Allowed(NamedTuple):
@@ -73,10 +77,11 @@ def allowed(
     *,
     salt: str,
     purse: Mapping[str, int] = NO_BUDGETS,
+    quarantined: Collection[str] = (),
 ) -> Allowed:
-    """Apply every rule to a request; parameters are those of `decide`."""
+    """Apply every rule to a request; parameters are those of `decide`, whose model says what is `quarantined`."""
     placement = plan.placements[request.placement]
-    facts = gather(plan, placement, state, request, now_ms, salt)
+    facts = gather(plan, placement, state, request, now_ms, salt, quarantined)
     contacts = Contacts(state, plan.rules, now_ms)
     found = candidates(plan, placement, facts, contacts, request.exclude, purse)
     shared: tuple[SharedLimit, ...] = ()
@@ -118,7 +123,7 @@ def decide(
         What budgets leave for this worker: resource → amount. A resource that is not in it is not bounded.
     """
     placement = plan.placements[request.placement]
-    facts, found, shared = allowed(plan, state, request, now_ms, salt=salt, purse=purse)
+    facts, found, shared = allowed(plan, state, request, now_ms, salt=salt, purse=purse, quarantined=model.quarantined)
     positions, relationship = found.positions, dict(facts.relationship)
     x = plan.layout.encode(facts.values, relationship)
     factors = score(x, model, placement, positions, found.context_weight)
@@ -152,4 +157,6 @@ def decide(
         personalised=facts.personalised,
         quiet_from_ms=next_quiet(quiet_hours, placement.placement.channel, facts.zone, now_ms) if quiet_hours else 0,
         goal=goal,
+        stale=facts.stale,
+        quarantined=facts.quarantined,
     )

@@ -124,6 +124,7 @@ class _Conditions:
         self._plan = plan
         self._placement = placement
         self._facts = facts
+        self._distrusted = {f"customer.{name}" for name in facts.quarantined}
         self._asked: dict[int, tuple[str, str] | None] = {}
         self._context: Context | None = None
         self._compiled = placement.compiled
@@ -139,6 +140,8 @@ class _Conditions:
         plan = self._plan
         if not self._facts.personalised and number in plan.personal:
             return "needs_personalise", plan.conditions[number].source
+        if self._distrusted and not self._distrusted.isdisjoint(plan.conditions[number].paths):
+            return "quarantined", plan.conditions[number].source
         place = self._compiled.get(number, -1)
         if place >= 0:
             return None if self._held[place] else (reason, plan.conditions[number].source)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from nbx.catalog.plan import PlacementPlan, Plan
@@ -40,19 +40,35 @@ class Facts(NamedTuple):
     zone: str
     """IANA time zone of the customer."""
     now_ms: int
+    stale: tuple[str, ...] = ()
+    """Profile features the placement uses that were known, but are too old to be believed; sorted."""
+    quarantined: tuple[str, ...] = ()
+    """Profile features the placement uses that nobody may rely on; sorted."""
 
 
 def gather(
-    plan: Plan, placement: PlacementPlan, state: CustomerState, request: DecideRequest, now_ms: int, salt: str
+    plan: Plan,
+    placement: PlacementPlan,
+    state: CustomerState,
+    request: DecideRequest,
+    now_ms: int,
+    salt: str,
+    quarantined: Collection[str] = (),
 ) -> Facts:
-    """Gather what is known, and leave out what the customer does not want to be used.
+    """Gather what is known, and leave out what the customer does not want to be used, or what is not to be trusted.
 
-    The request's customer is the canonical one; `salt` is the installation's, for the holdout.
+    The request's customer is the canonical one; `salt` is the installation's, for the holdout. `quarantined` are
+    features of whatever placement.
     """
     rules, catalog = plan.rules, plan.catalog
     relationship = relationship_features(state, now_ms, rules.experience)
     balance = relationship["balance"]
-    values = plan.resolver.resolve(state, request.context, now_ms)
+    uses = rules.uses[placement.placement.name]
+    stale: list[str] = []
+    values = plan.resolver.resolve(state, request.context, now_ms, stale)
+    distrusted = sorted(uses.intersection(quarantined)) if quarantined else []
+    for name in distrusted:
+        values[name] = plan.untouched[name]
     zone = catalog.time_zone
     if catalog.time_zone_feature:
         zone = zone_of(values[catalog.time_zone_feature], catalog.time_zone)
@@ -61,6 +77,7 @@ def gather(
     if not personalised:
         known = _NOBODY
         values |= plan.impersonal
+        stale = [name for name in stale if name not in plan.impersonal]
         relationship = relationship_features(known, now_ms, rules.experience)
     walks = journeys.values(known, rules, now_ms) if placement.walks else _NO_WALKS
     return Facts(
@@ -75,4 +92,6 @@ def gather(
         holdout=assignment(request.customer_id, state, catalog.holdout, salt),
         zone=zone,
         now_ms=now_ms,
+        stale=tuple(sorted(uses.intersection(stale))) if stale else (),
+        quarantined=tuple(distrusted),
     )

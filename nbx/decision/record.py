@@ -66,6 +66,8 @@ def decision_entry(
         learns=choice.learns,
         personalised=choice.personalised,
         channel=placement.placement.channel,
+        stale=choice.stale,
+        quarantined=choice.quarantined,
     )
 
 

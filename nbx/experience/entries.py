@@ -105,6 +105,9 @@ class Outcome(Struct, frozen=True, kw_only=True, array_like=True):
     """As `DecisionEntry.stale`."""
     quarantined: tuple[str, ...] = ()
     """As `DecisionEntry.quarantined`."""
+    previous_evidence: tuple[str, ...] = ()
+    """Evidence told with the revision that this one replaces, likewise the rule."""
+    previous_rule: str = ""
 
 
 class GoalOutcome(Struct, frozen=True, kw_only=True, array_like=True):
@@ -420,9 +423,15 @@ _ENCODER = msgpack.Encoder()
 _DECODER: msgpack.Decoder[Entry] = msgpack.Decoder(Entry)
 
 
-def outcomes_of(entry: EventEntry | TimerEntry) -> tuple[AnyOutcome, ...]:
+def outcomes_of(entry: Entry) -> tuple[AnyOutcome, ...]:
     """Return everything an entry teaches: outcomes of slots, then of goals."""
-    return (*entry.outcomes, *entry.goals)
+    match entry:
+        case EventEntry() | TimerEntry():
+            return (*entry.outcomes, *entry.goals)
+        case ProfileEntry():
+            return entry.outcomes
+        case _:
+            return ()
 
 
 def encode_entry(entry: Entry) -> bytes:

@@ -36,6 +36,7 @@ from nbx.experience.entries import (
     DecisionEntry,
     EraseEntry,
     EventEntry,
+    ProfileEntry,
     Taught,
     TimerEntry,
     decode_entry,
@@ -321,7 +322,7 @@ def _take(past: _Past, row: LogEntry, customer_id: str) -> None:
             past.erasure_id = entry.erasure_id
         case DecisionEntry():
             past.requests[entry.decision_id] = entry.request.request_id
-        case EventEntry() | TimerEntry():
+        case EventEntry() | TimerEntry() | ProfileEntry():
             for outcome in outcomes_of(entry):
                 if outcome.x and outcome.learns:
                     taught = Taught(outcome.decision_id, outcome.slot, outcome.revision, row.entry_id)

@@ -14,11 +14,10 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from nbx.catalog.model import OutcomeName
 from nbx.catalog.model import Pause as PausePolicy
 from nbx.catalog.rules import Rules
-from nbx.experience import goals, identity, journeys, lifecycle
-from nbx.experience.causes import ROUTES, diagnose, response_of
+from nbx.experience import corrections, goals, identity, journeys, lifecycle
+from nbx.experience.causes import ROUTES, diagnose_slot, response_of, signs_of
 from nbx.experience.consent import CONSENT, fold_consent, still_learns
 from nbx.experience.entries import (
     AbsorbEntry,
@@ -91,11 +90,12 @@ def fold(
             return _decided(state, entry, rules)
         case ProfileEntry():
             for name, value in entry.changes.items():
+                corrections.note(state, name, value, entry.at_ms)
                 if value is None:
                     state.profile.pop(name, None)
                 elif name not in state.profile or entry.at_ms >= state.profile[name].at_ms:
                     state.profile[name] = ProfileValue(value, entry.at_ms)
-            return _NOTHING
+            return Folded(None, _diagnosed_anew(state, entry, rules, others), (), ())
         case EraseEntry():
             never_met = CustomerState()
             for name in never_met.__struct_fields__:
@@ -166,7 +166,9 @@ def _decided(state: CustomerState, entry: DecisionEntry, rules: Rules) -> Folded
         after=entry.after,
         balance=entry.relationship.get("balance", 0.0),
         degraded=bool(entry.degraded),
+        personalised=entry.personalised,
     )
+    corrections.remember(state, entry)
     arm: list[Timer] = []
     if decision.goal is not None:
         arm.append(Timer(goals.goal_timer(entry.decision_id), decision.goal.until_ms))
@@ -189,12 +191,15 @@ def _event(state: CustomerState, decision: OpenDecision, entry: EventEntry, rule
     key = f"{event.decision_id}/{event.slot}"
     if not slot.action:  # silence has no life, but a goal may hang on it
         return Folded(decision, (), (), *_withdrawn(state, decision, entry, rules))
+    spot = rules.placements.get(decision.placement)
+    lifecycle.note_signs(slot, signs_of(event.reason, event.properties, spot.latency_ms if spot else 0, rules))
     change = lifecycle.apply_event(slot, event.type, event.cause, event.reason, entry.at_ms, event.value)
     if change.exposed:
         _expose(state, slot, decision.channel, key, entry.at_ms, rules)
     if change.hidden_at_ms:
         _hide(state, slot, decision.channel)
-    outcomes = (_settled(state, decision, key, entry, rules),) if change.settled else ()
+    settled = change.settled or _told_otherwise(state, decision, slot, rules)
+    outcomes = (_settled(state, decision, key, entry, rules, anew=not change.settled),) if settled else ()
     arm, cancel = lifecycle.timers(event.decision_id, event.slot, slot, decision.at_ms)
     over, taken_back = _withdrawn(state, decision, entry, rules)
     return Folded(decision, outcomes, tuple(arm), (*cancel, *over), taken_back)
@@ -244,23 +249,58 @@ def _hide(state: CustomerState, slot: OpenSlot, channel: str) -> None:
             times.remove(at_s)
 
 
+def _told_otherwise(state: CustomerState, decision: OpenDecision, slot: OpenSlot, rules: Rules) -> bool:
+    """Tell whether what is known by now makes another diagnosis of an outcome than was told."""
+    if slot.told is None or slot.outcome is None:
+        return False
+    now = diagnose_slot(state, decision, slot, rules)
+    return (now.cause, now.evidence) != (slot.told_cause, slot.told_evidence)
+
+
+def _diagnosed_anew(
+    state: CustomerState, entry: ProfileEntry, rules: Rules, others: Mapping[str, OpenDecision | None]
+) -> tuple[Outcome, ...]:
+    """Tell the outcomes of late decisions on which changed values throw another light."""
+    return tuple(
+        _settled(state, decision, f"{decision_id}/{number}", entry, rules, anew=True)
+        for decision_id in corrections.affected(state, entry)
+        if (decision := others.get(decision_id)) is not None and decision.customer_id == entry.customer_id
+        for number, slot in enumerate(decision.slots)
+        if _told_otherwise(state, decision, slot, rules)
+    )
+
+
 def _settled(
-    state: CustomerState, decision: OpenDecision, key: str, entry: EventEntry | TimerEntry, rules: Rules
+    state: CustomerState,
+    decision: OpenDecision,
+    key: str,
+    entry: EventEntry | TimerEntry | ProfileEntry,
+    rules: Rules,
+    *,
+    anew: bool = False,
 ) -> Outcome:
-    """Charge the relationship for a slot's new outcome in place of its old one, and tell the learner."""
+    """Charge the relationship for a slot's new outcome in place of its old one, and tell the learner.
+
+    `anew`: only the diagnosis is another one, and the customer's state stays as it is.
+    """
     decision_id, _, number = key.rpartition("/")
     slot = decision.slots[int(number)]
     assert slot.outcome is not None
-    diagnosis = diagnose(slot.outcome, cause=slot.cause, reason=slot.reason, seen=bool(slot.seen_at_ms))
-    points = rules.points[slot.outcome]
-    previous = _recharge(state, slot, weighed(points, rules.experience) * (1.0 + decision.stakes), rules)
-    if slot.accepted and slot.outcome_at_ms >= state.last_touch_ms:
-        state.last_touch, state.last_touch_ms = slot.action, slot.outcome_at_ms
-    pauses = _repause(state, slot, decision.channel, key, rules)
-    state.reserved.pop(key, None)
+    points, previous = rules.points[slot.outcome], slot.told
+    if anew:
+        pauses = corrections.pauses_by(state, key)
+    else:
+        _recharge(state, slot, weighed(points, rules.experience) * (1.0 + decision.stakes), rules)
+        if slot.accepted and slot.outcome_at_ms >= state.last_touch_ms:
+            state.last_touch, state.last_touch_ms = slot.action, slot.outcome_at_ms
+        pauses = _repause(state, slot, decision.channel, key, rules)
+        state.reserved.pop(key, None)
+    diagnosis = diagnose_slot(state, decision, slot, rules)
     slot.revision += 1
     previous_cause, previous_seen = slot.told_cause, slot.told_seen
+    previous_evidence, previous_rule = slot.told_evidence, slot.told_rule
     slot.told_cause, slot.told_seen = diagnosis.cause, slot.seen_reported
+    slot.told_evidence, slot.told_rule = diagnosis.evidence, diagnosis.rule
     route = ROUTES[diagnosis.cause]
     response = response_of(slot.outcome, accepted=slot.accepted) if decision.x else None
     return Outcome(
@@ -278,7 +318,7 @@ def _settled(
         confidence=diagnosis.confidence,
         evidence=diagnosis.evidence,
         response=response,
-        response_weight=1.0 if response == 1 else route.response,
+        response_weight=diagnosis.admission if response == 1 else diagnosis.response_weight,
         experience=points,
         experience_weight=route.experience if decision.x else 0.0,
         release=decision.release,
@@ -297,11 +337,14 @@ def _settled(
         balance=decision.balance,
         stale=decision.stale,
         quarantined=decision.quarantined,
+        rule=diagnosis.rule,
+        previous_evidence=previous_evidence,
+        previous_rule=previous_rule,
     )
 
 
-def _recharge(state: CustomerState, slot: OpenSlot, points: float, rules: Rules) -> OutcomeName | None:
-    """Replace what this slot put on the account; returns the outcome that was there."""
+def _recharge(state: CustomerState, slot: OpenSlot, points: float, rules: Rules) -> None:
+    """Replace what this slot put on the account."""
     assert slot.outcome is not None
     previous = slot.told
     if previous is not None:
@@ -315,7 +358,6 @@ def _recharge(state: CustomerState, slot: OpenSlot, points: float, rules: Rules)
     if slot.outcome == "ignored":
         times = sorted([*state.ignored_s, slot.outcome_at_ms // 1000])
         state.ignored_s = [at_s for at_s in times if at_s > times[-1] - IGNORED_WINDOW_S][-CONTACTS:]
-    return previous
 
 
 def _repause(state: CustomerState, slot: OpenSlot, channel: str, key: str, rules: Rules) -> dict[str, int]:

@@ -37,7 +37,7 @@ from nbx.experience.lifecycle import SLOT_EVENTS, OpenDecision, decode_open
 from nbx.experience.relationship import IGNORED_WINDOW_S, charge
 from nbx.features.aggregates import merge_cells
 from nbx.features.state import Consent, CustomerState, Handover, Pause, decode_state, encode_state
-from nbx.limits import CONTACTS, PAUSES
+from nbx.limits import CONTACTS, PAUSES, RECENT
 
 MERGE = "merge:"
 """Begins the names of timers that see to it that a merge is finished."""
@@ -136,6 +136,9 @@ def absorb(state: CustomerState, other: CustomerState, rules: Rules) -> None:
             times[step] = max(times.get(step, at_ms), at_ms)
     for concern, turns in other.concerns.items():
         state.concerns[concern] = [max(pair) for pair in zip(state.concerns.get(concern, turns), turns, strict=True)]
+    for name, at_ms in other.corrected.items():
+        state.corrected[name] = max(state.corrected.get(name, at_ms), at_ms)
+    state.recent = sorted([*state.recent, *other.recent], key=lambda each: (each.at_ms, each.decision_id))[-RECENT:]
     state.holdout = stricter(state.holdout, other.holdout)
     for alias, sequence in other.aliases.items():
         state.aliases[alias] = max(state.aliases.get(alias, sequence), sequence)

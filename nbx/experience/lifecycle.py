@@ -7,6 +7,7 @@ attention ended.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from msgspec import Struct, msgpack
@@ -90,6 +91,9 @@ class OpenSlot(Struct, array_like=True):
     mood_at_ms: int = 0
     given: bool = False
     """What the action gives was counted."""
+    told_evidence: tuple[str, ...] = ()
+    """Evidence as last told to the learner, likewise the rule."""
+    told_rule: str = ""
 
 
 class OpenDecision(Struct, array_like=True):
@@ -115,6 +119,8 @@ class OpenDecision(Struct, array_like=True):
     balance: float = 0.0
     """As `Outcome.balance`."""
     degraded: bool = False
+    personalised: bool = True
+    """As `DecisionEntry.personalised`."""
 
 
 class Change(NamedTuple):
@@ -160,6 +166,12 @@ def open_slot(record: SlotRecord, at_ms: int) -> OpenSlot:
         seen_at_ms=at_ms if shown else 0,
         seen_reported=shown,
     )
+
+
+def note_signs(slot: OpenSlot, signs: Collection[str]) -> None:
+    """Keep evidence that an event brought, in place; in which order events come makes no difference."""
+    if signs:
+        slot.signs = sorted({*slot.signs, *signs})
 
 
 def apply_event(slot: OpenSlot, kind: str, cause: str, reason: str, at_ms: int, value: float | None = None) -> Change:

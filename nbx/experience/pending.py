@@ -9,7 +9,7 @@ from types import MappingProxyType
 from msgspec import structs
 
 from nbx.catalog.plan import Plan
-from nbx.experience.entries import Entry, EventEntry, Outcome, TimerEntry, encode_entry
+from nbx.experience.entries import Entry, EventEntry, Outcome, ProfileEntry, TimerEntry, encode_entry
 from nbx.experience.fold import fold
 from nbx.experience.lifecycle import OpenDecision, encode_open, keep_ms
 from nbx.experience.merging import merge_timers
@@ -45,8 +45,11 @@ class Pending:
         folded = fold(self.state, decision, entry, plan.rules, others, self.canonical)
         if isinstance(entry, EventEntry | TimerEntry) and (folded.outcomes or folded.goals):
             entry = structs.replace(entry, outcomes=folded.outcomes, goals=folded.goals)
+        elif isinstance(entry, ProfileEntry) and folded.outcomes:
+            entry = structs.replace(entry, outcomes=folded.outcomes)
         self.entries.append(encode_entry(entry))
-        changed = {goal.decision_id: others[goal.decision_id] for goal in folded.goals if goal.decision_id in others}
+        told = (*folded.goals, *folded.outcomes)
+        changed = {each.decision_id: others[each.decision_id] for each in told if each.decision_id in others}
         for changed_id, open_decision in ({decision_id: folded.decision} | changed).items():
             if open_decision is not None:
                 key = self.keys.decision(changed_id)

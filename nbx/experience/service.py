@@ -173,8 +173,11 @@ class EventService:
                 entry = structs.replace(entry, customer_id=customer_id)
                 keys = partition_keys(partition := partition_of(customer_id, self._partitions))
                 continue
-            pending.fold(entry, "", None, plan)
+            others = await self._read_recent(pending, partition)
+            outcomes = pending.fold(entry, "", None, plan, others)
             if await self._commit(partition, customer_id, pending):
+                for outcome in outcomes:
+                    self._observe(outcome)
                 return
         raise _contended(customer_id)
 
@@ -349,6 +352,13 @@ class EventService:
             if not pending.entries or await self._commit(partition, alias, pending):
                 return
         raise _contended(alias)
+
+    async def _read_recent(self, pending: Pending, partition: int) -> dict[str, OpenDecision | None]:
+        """Return late decisions on which a change of profile may throw light, but for those of aliases."""
+        recent = (each.decision_id for each in pending.state.recent)
+        ids = [decision_id for decision_id in recent if decision_ref(decision_id).partition == partition]
+        packed = await self._store.read([pending.keys.decision(each) for each in ids], self._timeout_ms) if ids else []
+        return {each: decode_open(opened) for each, opened in zip(ids, packed, strict=True) if opened is not None}
 
     async def _read_awaited(
         self, items: Sequence[_Item], decisions: dict[str, OpenDecision | None], pending: Pending, now_ms: int

@@ -120,10 +120,12 @@ class Resolver:
             if isinstance(feature.origin, Aggregate)
         )
 
-    def resolve(self, state: CustomerState, context: Mapping[str, Value], now_ms: int) -> dict[str, Value]:
+    def resolve(
+        self, state: CustomerState, context: Mapping[str, Value], now_ms: int, stale: list[str] | None = None
+    ) -> dict[str, Value]:
         """Return every feature's value now: from context, profile or aggregates, else the default.
 
-        A profile value older than the feature's `max_age_ms` counts as missing.
+        A profile value older than the feature's `max_age_ms` counts as missing; `stale` gets the names of those.
         """
         values = self._defaults.copy()
         for name in self._context:
@@ -131,8 +133,12 @@ class Resolver:
                 values[name] = context[name]
         for name, known in state.profile.items():
             max_age_ms = self._profile.get(name)
-            if max_age_ms is not None and not (max_age_ms and now_ms - known.at_ms > max_age_ms):
+            if max_age_ms is None:
+                continue
+            if not max_age_ms or now_ms - known.at_ms <= max_age_ms:
                 values[name] = known.value
+            elif stale is not None:
+                stale.append(name)
         cells = state.aggregates
         for name, aggregate, untouched, kind in self._aggregates:
             value = aggregate_value(aggregate, cells[name], now_ms) if name in cells else untouched

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from nbx.bandits.learner import LearnedSites
-from nbx.experience.entries import AnyOutcome, EraseEntry, EventEntry, Taught, TimerEntry, decode_entry, outcomes_of
+from nbx.experience.entries import AnyOutcome, EraseEntry, Taught, decode_entry, outcomes_of
 from nbx.features.connection import RedisConnection
 from nbx.features.keys import PartitionKeys, partition_keys
 from nbx.features.store import Store
@@ -80,7 +80,7 @@ async def _outcome(store: Store, partition: int, taught: Taught) -> AnyOutcome |
     wanted = (taught.decision_id, taught.slot, taught.revision)
     for row in await store.log_range(partition, taught.entry_id, taught.entry_id, 1):
         entry = decode_entry(row.payload)
-        for outcome in outcomes_of(entry) if isinstance(entry, EventEntry | TimerEntry) else ():
+        for outcome in outcomes_of(entry):
             if (outcome.decision_id, outcome.slot, outcome.revision) == wanted:
                 return outcome
     return None

@@ -37,7 +37,7 @@ from nbx.clock import SystemClock
 from nbx.decision.serving import Serving
 from nbx.decision.warm_up import warm_up
 from nbx.errors import NotReady, Unavailable, Unsupported
-from nbx.experience.entries import AnyOutcome, EraseEntry, EventEntry, TimerEntry, decode_entry, outcomes_of
+from nbx.experience.entries import AnyOutcome, EraseEntry, decode_entry, outcomes_of
 from nbx.experience.erasure import encode_receipt, receipt_of
 from nbx.features.connection import RedisConnection
 from nbx.features.keys import (
@@ -427,11 +427,11 @@ def _lessons(entries: Iterable[LogEntry]) -> Iterable[AnyOutcome | EraseEntry]:
         except msgspec.DecodeError as error:
             log.error("log entry %s of partition %d is skipped: %s", entry.entry_id, entry.partition, error)
             continue
-        if isinstance(decoded, EventEntry | TimerEntry):
-            LEARNER_LAG_S.set(max(0.0, SystemClock().now_ms() - _order(entry)[0]) / 1000)
-            yield from outcomes_of(decoded)
-        elif isinstance(decoded, EraseEntry):
+        if isinstance(decoded, EraseEntry):
             yield decoded
+        elif outcomes := outcomes_of(decoded):
+            LEARNER_LAG_S.set(max(0.0, SystemClock().now_ms() - _order(entry)[0]) / 1000)
+            yield from outcomes
 
 
 def _sites_key(outcome: AnyOutcome) -> str:
