@@ -58,6 +58,18 @@ SIGNAL_SEEN_RATIO = Gauge(
     "nbx_signal_seen_ratio", "Share of some 20 latest answers with a reported `seen`", ["placement"],
     multiprocess_mode="mostrecent",
 )  # fmt: skip
+PLACEMENT_UNWELL = Gauge(
+    "nbx_placement_unwell", "1 while far more prompts of a placement fail in execution than usual", ["placement"],
+    multiprocess_mode="mostrecent",
+)  # fmt: skip
+EXECUTION_RATIO = Gauge(
+    "nbx_execution_failed_ratio", "Share of some 50 latest prompts that failed in execution", ["placement"],
+    multiprocess_mode="mostrecent",
+)  # fmt: skip
+FEATURE_QUARANTINED = Gauge(
+    "nbx_feature_quarantined", "1 while nobody relies on a feature that was too often stale or wrong", ["feature"],
+    multiprocess_mode="mostrecent",
+)  # fmt: skip
 NOT_TAUGHT = Counter(
     "nbx_not_taught_total",
     "Outcomes that taught less than their cause allows: exposure not reported (unseen), paused, no_consent",

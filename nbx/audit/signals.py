@@ -1,4 +1,4 @@
-"""How the `seen` events of the placements are, as the learner last published it."""
+"""How placements, features and diagnoses are, as the learner last published it beside its snapshot."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
+from nbx.bandits.evidence import CauseTable
+from nbx.bandits.health import PlacementHealth
+from nbx.bandits.quarantine import FeatureHealth
 from nbx.bandits.signals import SignalHealth
 from nbx.features.keys import MODEL_SIGNALS
 
@@ -22,7 +25,12 @@ class Signals(Struct, frozen=True, kw_only=True):
     step: int
     """Learner step; 0: nothing was published yet."""
     placements: list[SignalHealth]
-    """By name."""
+    """By name, how their `seen` events are."""
+    execution: list[PlacementHealth] = []
+    """By name, how well placements execute."""
+    features: list[FeatureHealth] = []
+    """By name, profile features that were used."""
+    causes: CauseTable = CauseTable()
 
     @property
     def lost(self) -> list[SignalHealth]:
@@ -39,8 +47,8 @@ def decode_signals(packed: bytes | None) -> Signals:
 
     Examples
     --------
-    >>> decode_signals(None)
-    Signals(step=0, placements=[])
+    >>> decode_signals(None).step
+    0
     """
     return Signals(step=0, placements=[]) if packed is None else _decode(packed)
 

@@ -15,6 +15,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
+from msgspec import Struct
+
 CAUSES = ("assumption", "information", "execution", "timing", "unknown")
 KNOWN = CAUSES[:-1]
 UNKNOWN_SHARE = 0.5
@@ -148,3 +150,16 @@ def features_in(evidence: Iterable[str]) -> frozenset[str]:
     """
     parts = (each.partition(":") for each in evidence)
     return frozenset(name for code, _, name in parts if name and code in ABOUT_FEATURES and code != "aside")
+
+
+class CauseTable(Struct, frozen=True, kw_only=True):
+    """What evidence is worth by now, and how well the rules do without being told; for people."""
+
+    evidence: dict[str, dict[str, float]] = {}
+    """Code → cause → probability when nothing else is known, 0..1."""
+    told: dict[str, float] = {}
+    """Code → outcomes with it whose cause was told, forgetting."""
+    confusion: dict[str, dict[str, int]] = {}
+    """Cause as told → cause the rules alone would have given → outcomes."""
+    right_ratio: float | None = None
+    """Share of these in which both agree; None: nothing was told."""

@@ -1,8 +1,15 @@
 """What an outcome may teach, and how much: the step between the fold's outcome and the learner's observation.
 
-The log keeps what the fold said. Two things only the learner knows, as they are learned from all outcomes in log order:
-whether a placement's exposures are still reported (`nbx.bandits.signals`), and how much of an `unknown` cause is really
-about the action. For the latter the outcome's own response weight is the prior, and the weight used is the share of
+The log keeps what the fold said. Some things only the learner knows, as they are learned from all outcomes in log
+order: whether a placement's exposures are still reported (`nbx.bandits.signals`), what evidence is worth
+(`nbx.bandits.calibration`), and how much of an `unknown` cause without any evidence is really about the action. Beside
+them it keeps how well placements execute (`nbx.bandits.health`) and which features can be trusted
+(`nbx.bandits.quarantine`).
+
+A prompt with evidence that does not depend on the answer weighs the same whatever was answered, and whoever told a
+cause: else its refusals alone were left out, and every estimate would rise.
+
+Without any evidence the outcome's own response weight is the prior, and the weight used is the share of
 `assumption` among outcomes of the same kind on the same placement whose cause is known, explicit or inferred. Of the
 same kind, because every `ignored` is an assumption and says nothing about what stands behind a bare `failed`. Counts
 decay by the time of the decision, which all revisions of a slot share: a cause that arrives late moves exactly what was
@@ -19,15 +26,15 @@ from typing import Literal, NamedTuple
 
 from msgspec import Struct, field
 
+from nbx.bandits.calibration import EXPLICIT, HALF_LIFE_MS, PRIOR_COUNT, Calibration, Told
+from nbx.bandits.evidence import bare, features_in, independent
+from nbx.bandits.health import Execution
+from nbx.bandits.quarantine import Trust
 from nbx.bandits.signals import Signal, SignalHealth
 
 ANSWERED = frozenset({"accepted", "declined", "dismissed", "converted"})
 """Outcomes that prove exposure by themselves."""
 UNSEEN = frozenset({"not_seen", "not_delivered"})
-PRIOR_COUNT = 10.0
-"""Outcomes of known cause that weigh as much as the prior."""
-HALF_LIFE_MS = 30 * 86_400_000
-"""Of what is known about causes: pages and scripts are mended within weeks."""
 
 Held = Literal["", "unseen", "paused"]
 
@@ -51,6 +58,38 @@ class Lesson(Struct, frozen=True, kw_only=True):
     """Outcome of the revision that this one replaces."""
     previous_cause: str = ""
     previous_seen_reported: bool = True
+    evidence: tuple[str, ...] = ()
+    rule: str = ""
+    previous_evidence: tuple[str, ...] = ()
+    previous_rule: str = ""
+    points: float = 0.0
+    """What it was for the customer."""
+    uses: frozenset[str] = frozenset()
+    """Profile features that its placement uses."""
+    stale: tuple[str, ...] = ()
+    """Of them, those that were too old at the decision."""
+    quarantined: tuple[str, ...] = ()
+    """Of them, those that the decision did not rely on."""
+
+    @property
+    def now(self) -> Told:
+        """What it says about causes."""
+        return Told(
+            placement=self.placement, outcome=self.outcome, cause=self.cause, evidence=self.evidence, rule=self.rule
+        )
+
+    @property
+    def before(self) -> Told | None:
+        """The same of the revision that this one replaces."""
+        if self.previous is None:
+            return None
+        return Told(
+            placement=self.placement,
+            outcome=self.previous,
+            cause=self.previous_cause,
+            evidence=self.previous_evidence,
+            rule=self.previous_rule,
+        )
 
 
 class Weights(NamedTuple):
@@ -108,6 +147,10 @@ class Teaching(Struct):
     """By placement."""
     causes: dict[str, dict[str, KnownCauses]] = field(default_factory=dict)
     """By placement and outcome."""
+    calibration: Calibration = field(default_factory=Calibration)
+    features: dict[str, Trust] = field(default_factory=dict)
+    execution: dict[str, Execution] = field(default_factory=dict)
+    """By placement."""
 
     def weigh(self, lesson: Lesson, *, taught_response: bool = False, taught_experience: bool = False) -> Weights:
         """Take an outcome in, and return the weights with which it teaches.
@@ -125,10 +168,9 @@ class Teaching(Struct):
         if signal.lost != was_lost:
             signal.since_ms = lesson.at_ms
         self._count(lesson)
-        response, experience = lesson.response_weight, lesson.experience_weight
-        if lesson.cause == "unknown" and lesson.response == 0:
-            known = self.causes.get(lesson.placement, {}).get(lesson.outcome)
-            response = response if known is None else known.share(response, lesson.decided_ms)
+        self.calibration.take(lesson.now, lesson.before, lesson.decided_ms)
+        self._trust(lesson)
+        response, experience = self._response_weight(lesson), lesson.experience_weight
         held: Held = ""
         if signal.lost:
             held = "paused"
@@ -145,6 +187,49 @@ class Teaching(Struct):
         """Return how the signals of all placements are, by name."""
         return [self.signals[name].health(name) for name in sorted(self.signals)]
 
+    def quarantined(self) -> list[str]:
+        """Return the features that nobody may rely on, sorted."""
+        return sorted(name for name, trust in self.features.items() if trust.quarantined)
+
+    def _response_weight(self, lesson: Lesson) -> float:
+        if lesson.response is None:
+            return lesson.response_weight
+        codes = bare(lesson.evidence)
+        if independent(codes):
+            admission = self.calibration.admission(codes, lesson.placement)
+            return min(admission, lesson.response_weight) if lesson.rule in EXPLICIT else admission
+        if lesson.response == 1 or lesson.rule in EXPLICIT:
+            return lesson.response_weight
+        if codes:
+            return self.calibration.weight(lesson.now, lesson.response_weight)
+        if lesson.cause != "unknown":
+            return lesson.response_weight
+        known = self.causes.get(lesson.placement, {}).get(lesson.outcome)
+        return lesson.response_weight if known is None else known.share(lesson.response_weight, lesson.decided_ms)
+
+    def _trust(self, lesson: Lesson) -> None:
+        """Take in what an outcome says about its placement's execution and about the features it used."""
+        now, before = _failed(lesson.outcome, lesson.cause), _failed(lesson.previous, lesson.previous_cause)
+        execution = self.execution.setdefault(lesson.placement, Execution())
+        execution.take(now=now, before=before, points=lesson.points, at_ms=lesson.at_ms)
+        if lesson.outcome in UNSEEN:
+            return
+        first = lesson.previous is None or lesson.previous in UNSEEN
+        blamed, blamed_before = _blamed(lesson.cause, lesson.evidence), frozenset[str]()
+        doubtful, doubtful_before = _doubtful(lesson.evidence, lesson.stale), frozenset[str]()
+        if not first:
+            blamed_before = _blamed(lesson.previous_cause, lesson.previous_evidence)
+            doubtful_before = _doubtful(lesson.previous_evidence, lesson.stale)
+        for name in sorted(lesson.uses if first else (blamed ^ blamed_before | doubtful ^ doubtful_before)):
+            trust = self.features.setdefault(name, Trust())
+            if first:
+                used, wrong = name not in lesson.quarantined, name in blamed
+                trust.take(used=used, wrong=wrong, doubtful=name in doubtful, at_ms=lesson.at_ms)
+            else:
+                wrong_more = (name in blamed) - (name in blamed_before)
+                doubtful_more = (name in doubtful) - (name in doubtful_before)
+                trust.correct(wrong=wrong_more, doubtful=doubtful_more, at_ms=lesson.at_ms)
+
     def _count(self, lesson: Lesson) -> None:
         """Count a known cause in place of the one that was known before."""
         before, now = (lesson.previous, lesson.previous_cause), (lesson.outcome, lesson.cause)
@@ -154,6 +239,22 @@ class Teaching(Struct):
             if outcome is not None and cause not in ("", "unknown"):
                 known = self.causes.setdefault(lesson.placement, {}).setdefault(outcome, KnownCauses())
                 known.add(sign, cause, lesson.decided_ms)
+
+
+def _failed(outcome: str | None, cause: str) -> bool | None:
+    """Tell whether an outcome is one of execution; None: without a `seen` nobody can tell."""
+    if cause == "execution":
+        return True
+    return None if outcome is None or outcome in UNSEEN else False
+
+
+def _blamed(cause: str, evidence: tuple[str, ...]) -> frozenset[str]:
+    return features_in(evidence) if cause == "information" else frozenset()
+
+
+def _doubtful(evidence: tuple[str, ...], stale: tuple[str, ...]) -> frozenset[str]:
+    aside = (each.removeprefix("aside:") for each in evidence if each.startswith("aside:"))
+    return frozenset((*stale, *features_in(evidence), *aside))
 
 
 def _listen(signal: Signal, lesson: Lesson) -> None:

@@ -48,8 +48,8 @@ class Pending:
         elif isinstance(entry, ProfileEntry) and folded.outcomes:
             entry = structs.replace(entry, outcomes=folded.outcomes)
         self.entries.append(encode_entry(entry))
-        told = (*folded.goals, *folded.outcomes)
-        changed = {each.decision_id: others[each.decision_id] for each in told if each.decision_id in others}
+        told = [*(goal.decision_id for goal in folded.goals), *(outcome.decision_id for outcome in folded.outcomes)]
+        changed = {each: others[each] for each in told if each in others}
         for changed_id, open_decision in ({decision_id: folded.decision} | changed).items():
             if open_decision is not None:
                 key = self.keys.decision(changed_id)

@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import msgspec
 from msgspec import Struct, structs
@@ -30,7 +30,7 @@ from nbx.audit.metrics import CHANGES, EXPLORATION, HALF_LIFE, LEARNED, LEARNER_
 from nbx.audit.signals import Signals, encode_signals
 from nbx.bandits import kernels_learning
 from nbx.bandits.learner import LearnedSites, Learner
-from nbx.bandits.signals import SignalHealth
+from nbx.bandits.snapshot import Snapshot
 from nbx.bandits.snapshot import encode as encode_snapshot
 from nbx.bandits.teaching import Teaching
 from nbx.clock import SystemClock
@@ -149,6 +149,11 @@ class LogLearner:
             )
         )
 
+    def snapshot(self) -> Snapshot:
+        """Return what is served as of the last step."""
+        snapshot = self.learner.snapshot(version=self.step, step=self.step)
+        return structs.replace(snapshot, quarantined=self.weighing.teaching.quarantined())
+
     def restore(self, packed: bytes) -> None:
         """Continue from a checkpoint; `Unsupported` when this build cannot read it."""
         try:
@@ -230,11 +235,12 @@ class LogLearner:
                 self.weighing.pass_over(outcome)
                 continue
             key = f"{outcome.decision_id}/{outcome.slot}"
+            if outcome.x:
+                await self._know_layout(outcome.release)
             before = previous.get((key, outcome.revision - 1))
             observation = self.weighing.observation(outcome, before)
             if not outcome.x:
                 continue
-            await self._know_layout(outcome.release)
             try:
                 sites = self.learner.learn(observation, before)
             except ValueError as error:
@@ -298,6 +304,7 @@ class LogLearner:
         if release not in self._layouts:
             plan = await self._serving.plan_of(release)
             self.learner.register_layout(release, plan.layout.columns)
+            self.weighing.know(release, plan.rules.uses)
             self._layouts.add(release)
 
 
@@ -312,9 +319,9 @@ class Publisher:
         """Note the offsets a step reached."""
         await self._fenced(_FENCED_JOURNAL, (MODEL_JOURNAL,), step, msgspec.msgpack.encode(dict(offsets)), JOURNAL)
 
-    async def snapshot(self, packed: bytes, version: int, signals: Sequence[SignalHealth] = ()) -> None:
-        """Publish a snapshot, and with it the health of the placements' signals; workers see the version change."""
-        health = encode_signals(Signals(step=version, placements=list(signals)))
+    async def snapshot(self, packed: bytes, version: int, told: Signals | None = None) -> None:
+        """Publish a snapshot, and with it how placements and features are; workers see the version change."""
+        health = encode_signals(told or Signals(step=version, placements=[]))
         await self._fenced(_FENCED_SET, (MODEL_SNAPSHOT, MODEL_VERSION, MODEL_SIGNALS), packed, version, health)
 
     async def checkpoint(self, packed: bytes) -> None:
@@ -390,8 +397,8 @@ async def _lead(
             state.weighing.tell()
         now_ms = clock.now_ms()
         if state.step > published and (stop.is_set() or now_ms - snapshot_ms >= settings.snapshot_interval_ms):
-            snapshot = state.learner.snapshot(version=state.step, step=state.step)
-            await publisher.snapshot(encode_snapshot(snapshot), state.step, state.weighing.teaching.health())
+            snapshot = state.snapshot()
+            await publisher.snapshot(encode_snapshot(snapshot), state.step, state.weighing.told(state.step))
             SNAPSHOT.set(state.step)
             EXPLORATION.set(snapshot.exploration)
             HALF_LIFE.set(snapshot.half_life)

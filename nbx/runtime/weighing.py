@@ -9,8 +9,18 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from nbx.audit.metrics import NOT_TAUGHT, SIGNAL_LOST, SIGNAL_SEEN_RATIO
+from nbx.audit.metrics import (
+    EXECUTION_RATIO,
+    FEATURE_QUARANTINED,
+    NOT_TAUGHT,
+    PLACEMENT_UNWELL,
+    SIGNAL_LOST,
+    SIGNAL_SEEN_RATIO,
+)
+from nbx.audit.signals import Signals
+from nbx.bandits.health import Execution, PlacementHealth
 from nbx.bandits.learner import LearnedSites, Observation
+from nbx.bandits.quarantine import FeatureHealth
 from nbx.bandits.teaching import Lesson, Teaching, Weights
 from nbx.catalog.plan import goal_model
 from nbx.experience.entries import GoalOutcome
@@ -18,8 +28,12 @@ from nbx.ids import decision_ref
 from nbx.runtime.process import log
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from nbx.bandits.signals import SignalHealth
     from nbx.experience.entries import AnyOutcome, Outcome
+
+_WELL = Execution()
 
 
 class Weighing:
@@ -36,17 +50,24 @@ class Weighing:
     def __init__(self, teaching: Teaching | None = None) -> None:
         self.teaching = teaching or Teaching()
         self._held: Counter[tuple[str, str]] = Counter()
-        self._changed: list[SignalHealth] = []
+        self._changed: list[SignalHealth | PlacementHealth | FeatureHealth] = []
+        self._uses: dict[int, Mapping[str, frozenset[str]]] = {}
         self._heard: set[str] = set(self.teaching.signals)
+
+    def know(self, release: int, uses: Mapping[str, frozenset[str]]) -> None:
+        """Note which profile features each placement of a release uses, before its first outcome."""
+        self._uses[release] = uses
 
     def observation(self, outcome: AnyOutcome, previous: LearnedSites | None) -> Observation:
         """Take in an outcome that may teach, each once; `previous` are the sites of the revision that it replaces."""
         if isinstance(outcome, GoalOutcome):  # it depends on no signal of the channel, and has no cause
             return observation_of(outcome)
-        signal = self.teaching.signals.get(outcome.placement)
-        was_lost = signal is not None and signal.lost
+        signal, well = self.teaching.signals.get(outcome.placement), self.teaching.execution.get(outcome.placement)
+        was_lost, was_unwell = signal is not None and signal.lost, well is not None and well.unwell
+        was_quarantined = self.teaching.quarantined()
+        uses = self._uses.get(outcome.release, {}).get(outcome.placement) if outcome.x else None
         weights = self.teaching.weigh(
-            lesson_of(outcome),
+            lesson_of(outcome, uses or frozenset()),
             taught_response=previous is not None and previous.response is not None,
             taught_experience=previous is not None and previous.experience is not None,
         )
@@ -56,11 +77,27 @@ class Weighing:
         signal = self.teaching.signals[outcome.placement]
         if signal.lost != was_lost:
             self._changed.append(signal.health(outcome.placement))
+        well = self.teaching.execution[outcome.placement]
+        if well.unwell != was_unwell:
+            self._changed.append(well.health(outcome.placement))
+        for name in sorted({*was_quarantined} ^ {*self.teaching.quarantined()}):
+            self._changed.append(self.teaching.features[name].health(name))
         return observation_of(outcome, weights)
 
     def pass_over(self, outcome: AnyOutcome) -> None:
         """Count an outcome that teaches nothing for want of the customer's consent."""
         self._held[outcome.placement, "no_consent"] += 1
+
+    def told(self, step: int) -> Signals:
+        """Return what is published beside the snapshot of a step."""
+        teaching = self.teaching
+        return Signals(
+            step=step,
+            placements=teaching.health(),
+            execution=[teaching.execution[name].health(name) for name in sorted(teaching.execution)],
+            features=[teaching.features[name].health(name) for name in sorted(teaching.features)],
+            causes=teaching.calibration.table(),
+        )
 
     def tell(self, *, again: bool = False) -> None:
         """Tell metrics and log what was weighed since the last call; `again`: it had been told before a kill."""
@@ -68,6 +105,11 @@ class Weighing:
             signal = self.teaching.signals[placement]
             SIGNAL_LOST.labels(placement).set(signal.lost)
             SIGNAL_SEEN_RATIO.labels(placement).set(signal.answers.recent)
+            well = self.teaching.execution.get(placement, _WELL)
+            PLACEMENT_UNWELL.labels(placement).set(well.unwell)
+            EXECUTION_RATIO.labels(placement).set(well.recent)
+        for name, trust in self.teaching.features.items():
+            FEATURE_QUARANTINED.labels(name).set(trust.quarantined)
         if not again:
             for (placement, reason), count in self._held.items():
                 NOT_TAUGHT.labels(placement, reason).inc(count)
@@ -109,8 +151,8 @@ def observation_of(outcome: AnyOutcome, weights: Weights | None = None) -> Obser
     )
 
 
-def lesson_of(outcome: Outcome) -> Lesson:
-    """Return what of an outcome decides about teaching."""
+def lesson_of(outcome: Outcome, uses: frozenset[str] = frozenset()) -> Lesson:
+    """Return what of an outcome decides about teaching; `uses` are the profile features that its placement uses."""
     return Lesson(
         placement=outcome.placement,
         outcome=outcome.outcome,
@@ -124,10 +166,28 @@ def lesson_of(outcome: Outcome) -> Lesson:
         previous=outcome.previous,
         previous_cause=outcome.previous_cause,
         previous_seen_reported=outcome.previous_seen_reported,
+        evidence=outcome.evidence,
+        rule=outcome.rule,
+        previous_evidence=outcome.previous_evidence,
+        previous_rule=outcome.previous_rule,
+        points=outcome.experience,
+        uses=uses,
+        stale=outcome.stale,
+        quarantined=outcome.quarantined,
     )
 
 
-def _warn(health: SignalHealth) -> None:
+def _warn(health: SignalHealth | PlacementHealth | FeatureHealth) -> None:
+    if isinstance(health, PlacementHealth):
+        words = "fails far more often than usual; see to its channel" if health.unwell else "executes as usual again"
+        shares = (health.recent_ratio, health.usual_ratio)
+        log.warning("placement %s %s (%.2f of recent prompts failed, %.2f as a rule)", health.placement, words, *shares)
+        return
+    if isinstance(health, FeatureHealth):
+        words = "is quarantined: too often stale or wrong, nobody relies on it"
+        words = words if health.quarantined else "is relied on again"
+        log.warning("feature %s %s (%.2f of recent prompts)", health.feature, words, health.recent_ratio)
+        return
     if health.lost:
         words = "lost its `seen` events: its outcomes teach nothing until they are back; see to its channel"
     else:

@@ -154,4 +154,4 @@ async def step(learner: LogLearner, publisher: Publisher) -> None:
     await publisher.journal(learner.step, learner.reached)
     learner.weighing.tell()
     packed = encode(learner.learner.snapshot(learner.step, learner.step))
-    await publisher.snapshot(packed, learner.step, learner.weighing.teaching.health())
+    await publisher.snapshot(packed, learner.step, learner.weighing.told(learner.step))
