@@ -84,7 +84,7 @@ def posterior(codes: tuple[str, ...]) -> dict[str, float]:
     Examples
     --------
     >>> {cause: round(share, 2) for cause, share in posterior(("page_errors",)).items()}
-    {'assumption': 0.04, 'information': 0.02, 'execution': 0.91, 'timing': 0.02}
+    {'assumption': 0.05, 'information': 0.02, 'execution': 0.91, 'timing': 0.02}
     """
     joint = dict(PRIOR)
     for code in codes:
@@ -101,7 +101,7 @@ def inferred(codes: tuple[str, ...]) -> tuple[str, float, str]:
 
     Examples
     --------
-    >>> inferred(("page_errors", "stale"))[0], inferred(())
+    >>> inferred(("corrected", "page_errors"))[0], inferred(())
     ('unknown', ('unknown', 0.0, ''))
     """
     if not codes:
@@ -127,7 +127,7 @@ def admission(shares: dict[str, float]) -> float:
     Examples
     --------
     >>> admission(posterior(("page_errors", "stale"))), round(admission(posterior(("concern_open",))), 2)
-    (0.0, 0.55)
+    (0.0, 0.5)
     """
     if shares["execution"] + shares["information"] >= SURE:
         return 0.0

@@ -2,9 +2,9 @@
 
 The alarm is the sequential test of `nbx.bandits.signals`, turned round: doubt rises and falls by the log-likelihood
 ratio of a share far above the usual one against the usual one, within [0, `ALARM`]; unwell at the top, well again at
-0. The usual share is learned while there is no doubt, and never believed to be more than `MOST`: a placement that was broken
-from its first day is not thereby healthy. What failed in execution is charged to nothing but the placement: the mean
-experience of these outcomes is kept here and in no model of an action.
+0. The usual share is learned while there is no doubt, and never believed to be more than `MOST`: a placement that was
+broken from its first day is not thereby healthy. What failed in execution is charged to nothing but the placement:
+the mean experience of these outcomes is kept here and in no model of an action.
 
 Source: Wald, Sequential Analysis (1947); Page, Continuous inspection schemes, Biometrika 41 (1954).
 """

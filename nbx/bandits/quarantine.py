@@ -6,7 +6,8 @@ actions whose conditions read it are not offered. Whether it was stale or correc
 same, so the quarantine ends by itself when the recent share of those falls below half the limit.
 
 A feature that is only ever named by customers leaves no such trace while nobody uses it: its quarantine ends after
-`RECENT` prompts, and begins anew should they go on naming it.
+`RECENT` prompts, and begins anew should they go on naming it. Likewise one whose actions were all there was to offer:
+when nothing is heard of it for `REST_MS`, it is tried again.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ MEMORY = 500
 """Prompts that the share of errors remembers."""
 RECENT = 100
 """Prompts that the recent share remembers, and the least a quarantine lasts."""
+REST_MS = 86_400_000
+"""How long a quarantine lasts of which nothing can be heard."""
 
 
 class Trust(Struct):
@@ -50,6 +53,8 @@ class Trust(Struct):
     quarantined: bool = False
     since_ms: int = 0
     """Time of the outcome by which it was last quarantined or released; 0: never."""
+    heard_ms: int = 0
+    """Time of the latest outcome of a prompt that might have used it."""
 
     @property
     def share(self) -> float:
@@ -70,7 +75,7 @@ class Trust(Struct):
         at_ms
             When.
         """
-        self.taken += 1
+        self.taken, self.heard_ms = self.taken + 1, max(self.heard_ms, at_ms)
         self.recent += (doubtful - self.recent) / min(self.taken, RECENT)
         if used:
             keep = 1.0 - 1.0 / MEMORY
@@ -82,6 +87,11 @@ class Trust(Struct):
         self.wrong = min(max(self.wrong + wrong, 0.0), self.used)
         self.recent = min(max(self.recent + doubtful / min(max(self.taken, 1), RECENT), 0.0), 1.0)
         self._judge(at_ms)
+
+    def rest(self, at_ms: int) -> None:
+        """End a quarantine of which nothing was heard for long; something else happened at that time."""
+        if self.quarantined and at_ms - self.heard_ms > REST_MS:
+            self._turn(at_ms)
 
     def health(self, feature: str) -> FeatureHealth:
         """Return what is told about it."""
@@ -100,8 +110,11 @@ class Trust(Struct):
         else:
             change = self.wrong >= ERRORS and self.share > LIMIT
         if change:
-            self.quarantined = not self.quarantined
-            self.taken, self.used, self.wrong, self.since_ms = 0, 0.0, 0.0, at_ms
+            self._turn(at_ms)
+
+    def _turn(self, at_ms: int) -> None:
+        self.quarantined = not self.quarantined
+        self.taken, self.used, self.wrong, self.since_ms = 0, 0.0, 0.0, at_ms
 
 
 class FeatureHealth(Struct, frozen=True, kw_only=True):

@@ -212,6 +212,8 @@ class Teaching(Struct):
         now, before = _failed(lesson.outcome, lesson.cause), _failed(lesson.previous, lesson.previous_cause)
         execution = self.execution.setdefault(lesson.placement, Execution())
         execution.take(now=now, before=before, points=lesson.points, at_ms=lesson.at_ms)
+        for trust in self.features.values():
+            trust.rest(lesson.at_ms)
         if lesson.outcome in UNSEEN:
             return
         first = lesson.previous is None or lesson.previous in UNSEEN

@@ -141,6 +141,8 @@ def _passed_on(
     """Fold what happened under an alias: the decision lives on here with its goal, the customer elsewhere."""
     before = encode_open(replace(decision, x=b"")) if decision is not None else b""  # no state depends on x
     state.goals, canonical.goals = canonical.goals, state.goals
+    # a cause is told by what this partition's log knows: of what the customer did elsewhere nothing is evidence here
+    canonical.exposures, canonical.corrected, canonical.concerns = {}, {}, {}
     folded = fold(canonical, decision, entry, rules, others)
     state.goals, canonical.goals = canonical.goals, state.goals
     identity.hand_over(state, entry, before)
@@ -199,7 +201,7 @@ def _event(state: CustomerState, decision: OpenDecision, entry: EventEntry, rule
     if change.hidden_at_ms:
         _hide(state, slot, decision.channel)
     settled = change.settled or _told_otherwise(state, decision, slot, rules)
-    outcomes = (_settled(state, decision, key, entry, rules, anew=not change.settled),) if settled else ()
+    outcomes = (_settled(state, decision, key, entry, rules),) if settled else ()
     arm, cancel = lifecycle.timers(event.decision_id, event.slot, slot, decision.at_ms)
     over, taken_back = _withdrawn(state, decision, entry, rules)
     return Folded(decision, outcomes, tuple(arm), (*cancel, *over), taken_back)
@@ -262,7 +264,7 @@ def _diagnosed_anew(
 ) -> tuple[Outcome, ...]:
     """Tell the outcomes of late decisions on which changed values throw another light."""
     return tuple(
-        _settled(state, decision, f"{decision_id}/{number}", entry, rules, anew=True)
+        _settled(state, decision, f"{decision_id}/{number}", entry, rules)
         for decision_id in corrections.affected(state, entry)
         if (decision := others.get(decision_id)) is not None and decision.customer_id == entry.customer_id
         for number, slot in enumerate(decision.slots)
@@ -276,18 +278,16 @@ def _settled(
     key: str,
     entry: EventEntry | TimerEntry | ProfileEntry,
     rules: Rules,
-    *,
-    anew: bool = False,
 ) -> Outcome:
     """Charge the relationship for a slot's new outcome in place of its old one, and tell the learner.
 
-    `anew`: only the diagnosis is another one, and the customer's state stays as it is.
+    After a change of profile only the diagnosis is another one, and the customer's state stays as it is.
     """
     decision_id, _, number = key.rpartition("/")
     slot = decision.slots[int(number)]
     assert slot.outcome is not None
     points, previous = rules.points[slot.outcome], slot.told
-    if anew:
+    if isinstance(entry, ProfileEntry):
         pauses = corrections.pauses_by(state, key)
     else:
         _recharge(state, slot, weighed(points, rules.experience) * (1.0 + decision.stakes), rules)
