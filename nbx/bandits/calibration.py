@@ -201,7 +201,11 @@ class Calibration(Struct):
         right = metrics.Accuracy(cm=matrix).get() if matrix.total_weight else None
         evidence = {}
         for code in sorted(CODES):
-            shares = self.every.blended((code,), posterior((code,)))
-            evidence[code] = {cause: round(share, 4) for cause, share in shares.items()}
-        told = {code: round(self.every.told((code,)), 2) for code in sorted(CODES)}
-        return CauseTable(evidence=evidence, told=told, confusion=self.confusion, right_ratio=right)
+            told, counts = self.every.told((code,)), self.every.codes.get(code, {})
+            size = max(sum(counts.values()), LEAST)
+            evidence[code] = {
+                cause: round((told * counts.get(cause, 0.0) / size + PRIOR_COUNT * share) / (told + PRIOR_COUNT), 4)
+                for cause, share in posterior((code,)).items()
+            }
+        often = {code: round(self.every.told((code,)), 2) for code in sorted(CODES)}
+        return CauseTable(evidence=evidence, told=often, confusion=self.confusion, right_ratio=right)

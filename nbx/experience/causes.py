@@ -188,10 +188,11 @@ def _of_delivery(state: CustomerState, decision: OpenDecision, slot: OpenSlot, r
             yield "late_delivery"
         if took_ms > slot.delivery_ms:
             yield "after_expiry"
-    if slot.exposed_at_ms and slot.seen_at_ms:
-        own_s = slot.exposed_at_ms // 1000
-        times = state.exposures.get(slot.action, ())
-        if len(times) > 1 and sum(own_s - DUPLICATE_S <= at_s <= own_s for at_s in times) > 1:
+    times = state.exposures.get(slot.action, ())
+    if slot.seen_at_ms and len(times) > 1:
+        seen_s, own_s = slot.seen_at_ms // 1000, slot.exposed_at_ms // 1000
+        near = [at_s for at_s in times if seen_s - DUPLICATE_S <= at_s <= seen_s]
+        if len(near) > (own_s in near):
             yield "duplicate"
 
 
