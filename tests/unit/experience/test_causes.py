@@ -44,3 +44,41 @@ def test_a_failure_after_yes_stays_a_yes() -> None:
     assert response_of("failed", accepted=True) == 1
     assert response_of("failed", accepted=False) == 0
     assert response_of("not_seen", accepted=False) is None
+
+
+@pytest.mark.parametrize(
+    ("outcome", "evidence", "expected"),
+    [
+        ("declined", ("page_errors",), ("execution", "page_errors")),
+        ("ignored", ("not_viewable",), ("execution", "not_viewable")),
+        ("failed", ("stale:tier",), ("information", "stale")),
+        ("declined", ("concern_open",), ("timing", "concern_open")),
+        ("declined", ("corrected:age", "page_errors"), ("unknown", "")),
+        ("declined", ("after_expiry", "slow_render", "stale:tier"), ("execution", "after_expiry")),
+        ("declined", ("aside:age",), ("assumption", "seen")),
+        ("not_seen", ("stale:tier",), ("unknown", "")),
+        ("not_seen", ("late_delivery", "stale:tier"), ("execution", "late_delivery")),
+    ],
+)
+def test_evidence_speaks_where_nobody_did(
+    outcome: OutcomeName, evidence: tuple[str, ...], expected: tuple[str, str]
+) -> None:
+    found = diagnose(outcome, cause="", reason="", seen=True, evidence=evidence)
+    assert (found.cause, found.rule) == expected
+    assert (found.confidence >= 0.5) == (found.cause != "unknown")
+    told = diagnose(outcome, cause="", reason="busy", seen=True, evidence=evidence)
+    assert (told.cause, told.rule, told.evidence[0]) == ("timing", "reason_code", "reason=busy"), "but said is said"
+    assert diagnose(outcome, cause="assumption", reason="busy", seen=True, evidence=evidence).rule == "explicit_cause"
+
+
+@pytest.mark.parametrize(
+    "evidence", [("page_errors",), ("stale:tier",), ("concern_open",), ("corrected:a", "degraded")]
+)
+def test_evidence_that_does_not_depend_on_the_answer_weighs_a_yes_like_a_no(evidence: tuple[str, ...]) -> None:
+    yes = diagnose("accepted", cause="", reason="", seen=True, evidence=evidence)
+    no = diagnose("declined", cause="", reason="", seen=True, evidence=evidence)
+    assert yes.evidence == evidence
+    assert yes.admission == no.response_weight < 1.0
+    said = diagnose("declined", cause="assumption", reason="", seen=True, evidence=evidence)
+    assert said.response_weight == yes.admission, "whoever told a cause"
+    assert diagnose("accepted", cause="", reason="", seen=True, evidence=("named:tier",)).evidence == ()
