@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", ["bench_decide_http", "bench_store", "bench_learner_process"])
+@pytest.mark.parametrize("name", ["bench_decide_http", "bench_store", "bench_learner_process", "bench_fold"])
 def test_a_benchmark_runs(name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{name}", "--smoke"],

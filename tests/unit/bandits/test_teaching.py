@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from msgspec import msgpack, structs
 
+from nbx.bandits.calibration import HALF_LIFE_MS, PRIOR_COUNT
 from nbx.bandits.signals import Signal, Stream
-from nbx.bandits.teaching import HALF_LIFE_MS, PRIOR_COUNT, Lesson, Teaching
+from nbx.bandits.teaching import Lesson, Teaching
 
 FAILED = Lesson(
     placement="hero",
@@ -166,3 +167,51 @@ def test_the_state_is_what_a_checkpoint_holds() -> None:
     again = msgpack.decode(packed, type=Teaching)
     assert again == teaching
     assert msgpack.encode(again) == packed
+
+
+def test_evidence_that_does_not_depend_on_the_answer_weighs_all_answers_alike() -> None:
+    teaching = Teaching()
+    rng = np.random.default_rng(8)
+    shown = ("not_viewable",)
+    yes = structs.replace(ACCEPTED, evidence=shown, response_weight=0.0)
+    no = of("execution", 0.0, outcome="declined", evidence=shown, rule="not_viewable")
+    for _ in range(400):  # on this placement it is mostly harmless
+        cause = str(rng.choice(["assumption", "execution"], p=[0.9, 0.1]))
+        teaching.weigh(of(cause, 0.0, outcome="declined", evidence=shown, rule="explicit_cause"))
+        assert teaching.weigh(yes).response == teaching.weigh(no).response
+    assert teaching.weigh(yes).response == pytest.approx(0.9, abs=0.06)
+    assert teaching.weigh(structs.replace(yes, evidence=("page_errors",))).response == 0.0
+    assert teaching.weigh(structs.replace(yes, evidence=(), response_weight=1.0)).response == 1.0
+    told = of("assumption", 0.0, outcome="declined", evidence=("page_errors",), rule="explicit_cause")
+    assert teaching.weigh(told).response == 0.0, "whoever told a cause"
+
+
+def test_a_feature_is_counted_where_it_was_used_and_blamed_where_it_is_named() -> None:
+    teaching = Teaching()
+    uses = frozenset({"age", "tier"})
+    stale = of("information", 0.0, outcome="declined", evidence=("stale:age",), rule="stale", uses=uses, stale=("age",))
+    for n in range(60):
+        teaching.weigh(structs.replace(stale, at_ms=n))
+        teaching.weigh(structs.replace(ACCEPTED, uses=uses, at_ms=n))
+    assert teaching.quarantined() == ["age"]
+    assert teaching.features["tier"].wrong == 0.0
+    assert teaching.features["tier"].used == pytest.approx(120, rel=0.15)
+    late = Teaching()
+    for n in range(60):
+        late.weigh(structs.replace(IGNORED, uses=uses, at_ms=n))
+        corrected = of("information", 0.0, outcome="ignored", evidence=("corrected:tier",), uses=uses, at_ms=n)
+        late.weigh(structs.replace(corrected, previous="ignored", previous_cause="assumption"))
+    assert late.quarantined() == ["tier"], "also when it comes out later"
+    held = structs.replace(IGNORED, uses=uses, quarantined=("tier",), evidence=("aside:tier",))
+    for _ in range(400):
+        late.weigh(held)
+    assert late.quarantined() == ["tier"], "corrections go on while nobody relies on it"
+
+
+def test_execution_is_charged_to_its_placement() -> None:
+    teaching = Teaching()
+    for n in range(100):
+        teaching.weigh(of("execution", 0.0, points=-2.0, at_ms=n))
+        teaching.weigh(structs.replace(ACCEPTED, placement="desk", points=1.0, at_ms=n))
+    assert (teaching.execution["hero"].unwell, teaching.execution["desk"].unwell) == (True, False)
+    assert teaching.execution["hero"].experience == -2.0

@@ -90,7 +90,7 @@ def test_a_yes_is_told_anew_as_a_no_is() -> None:
 @pytest.mark.parametrize("count", [3, RECENT + 3])
 def test_decisions_kept_in_mind_are_bounded(count: int) -> None:
     desk = Desk()
-    made = []
+    made: list[str] = []
     while len(made) < count:
         desk.pass_time(61_000)
         reply = desk.decide(placement="desk", exclude=("gold_card", "travel_card"))
