@@ -1,4 +1,4 @@
-"""Reads what a catalog file says of the ways customers go and of how they are told apart: journeys, clusters, segments."""
+"""Reads what a catalog file says of customers' ways and how they are told apart: journeys, clusters, segments."""
 
 from __future__ import annotations
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from nbx.bandits.snapshot import BoundModel
 from nbx.catalog.plan import PlacementPlan, Plan
+from nbx.catalog.vocabulary import CLUSTER
 from nbx.decision.messages import DecideRequest
 from nbx.decision.quiet_hours import zone_of
 from nbx.experience import journeys
@@ -40,14 +45,25 @@ class Facts(NamedTuple):
     zone: str
     """IANA time zone of the customer."""
     now_ms: int
+    stakes: float = 0.0
+    """Highest of the journey steps that the customer is in."""
+    x: NDArray[np.float32] | None = None
+    """Encoded already where the cluster had to be found; None: not yet."""
 
 
 def gather(
-    plan: Plan, placement: PlacementPlan, state: CustomerState, request: DecideRequest, now_ms: int, salt: str
+    plan: Plan,
+    placement: PlacementPlan,
+    state: CustomerState,
+    request: DecideRequest,
+    now_ms: int,
+    salt: str,
+    model: BoundModel | None = None,
 ) -> Facts:
     """Gather what is known, and leave out what the customer does not want to be used.
 
-    The request's customer is the canonical one; `salt` is the installation's, for the holdout.
+    The request's customer is the canonical one; `salt` is the installation's, for the holdout. `model` tells clusters;
+    None: there are none yet.
     """
     rules, catalog = plan.rules, plan.catalog
     relationship = relationship_features(state, now_ms, rules.experience)
@@ -62,6 +78,12 @@ def gather(
         known = _NOBODY
         values |= plan.impersonal
         relationship = relationship_features(known, now_ms, rules.experience)
+    x = None
+    if catalog.clusters is not None:
+        x = plan.layout.encode(values, relationship)
+        cluster = model.cluster_of(x) if model is not None and personalised else -1
+        plan.layout.mark(x, cluster)
+        relationship[CLUSTER] = float(cluster)
     walks = journeys.values(known, rules, now_ms) if placement.walks else _NO_WALKS
     return Facts(
         state=state,
@@ -75,4 +97,6 @@ def gather(
         holdout=assignment(request.customer_id, state, catalog.holdout, salt),
         zone=zone,
         now_ms=now_ms,
+        stakes=journeys.stakes(known, rules) if rules.staked else 0.0,
+        x=x,
     )

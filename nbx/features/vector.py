@@ -1,8 +1,8 @@
 """From values to the vector x the models see.
 
 A layout is compiled once per release. Column 0 is the constant 1, then the declared features in their order, then the
-relationship, then the clusters. Column names are stable across releases (`age`, `tier=gold`, `city#3`), so a model carries over what it
-learned about a column whatever else changes.
+relationship, then the clusters. Column names are stable across releases (`age`, `tier=gold`, `city#3`), so a model
+carries over what it learned about a column whatever else changes.
 """
 
 from __future__ import annotations
