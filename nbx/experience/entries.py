@@ -105,6 +105,8 @@ class Outcome(Struct, frozen=True, kw_only=True, array_like=True):
     """As `DecisionEntry.stale`."""
     quarantined: tuple[str, ...] = ()
     """As `DecisionEntry.quarantined`."""
+    personalised: bool = True
+    """As `DecisionEntry.personalised`."""
 
 
 class GoalOutcome(Struct, frozen=True, kw_only=True, array_like=True):

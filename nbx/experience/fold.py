@@ -166,6 +166,7 @@ def _decided(state: CustomerState, entry: DecisionEntry, rules: Rules) -> Folded
         after=entry.after,
         balance=entry.relationship.get("balance", 0.0),
         degraded=bool(entry.degraded),
+        personalised=entry.personalised,
     )
     arm: list[Timer] = []
     if decision.goal is not None:
@@ -297,6 +298,7 @@ def _settled(
         balance=decision.balance,
         stale=decision.stale,
         quarantined=decision.quarantined,
+        personalised=decision.personalised,
     )
 
 

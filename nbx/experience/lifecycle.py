@@ -115,6 +115,8 @@ class OpenDecision(Struct, array_like=True):
     balance: float = 0.0
     """As `Outcome.balance`."""
     degraded: bool = False
+    personalised: bool = True
+    """As `DecisionEntry.personalised`."""
 
 
 class Change(NamedTuple):

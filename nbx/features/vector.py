@@ -8,7 +8,7 @@ carries over what it learned about a column whatever else changes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -58,6 +58,7 @@ class VectorLayout:
 
     def __init__(self, features: Sequence[Feature], clusters: int = 0) -> None:
         columns = ["bias"]
+        self._of: dict[str, tuple[str, ...]] = {}
         scaled: list[tuple[str, Encoding, int]] = []
         self._onehots: list[tuple[str, dict[Value, int]]] = []
         self._hashes: list[tuple[str, int, int]] = []
@@ -70,7 +71,8 @@ class VectorLayout:
                 self._hashes.append((feature.name, offset, encoding.buckets))
             elif encoding.kind != "none":
                 scaled.append((feature.name, encoding, offset))
-            columns += _column_names(feature.name, encoding)
+            self._of[feature.name] = tuple(_column_names(feature.name, encoding))
+            columns += self._of[feature.name]
         self._scaled_names = tuple(name for name, _, _ in scaled)
         scaled += [(name, _RELATIONSHIP_ENCODING[name], len(columns) + i) for i, name in enumerate(RELATIONSHIP)]
         self.columns = (*columns, *(f"relationship.{name}" for name in RELATIONSHIP))
@@ -109,6 +111,10 @@ class VectorLayout:
             if value:
                 x[offset + _bucket(name, str(value), buckets)] = 1.0
         return x
+
+    def columns_of(self, features: Iterable[str]) -> tuple[str, ...]:
+        """Return the names of the columns that some features take."""
+        return tuple(column for name in features for column in self._of[name])
 
     def mark(self, x: NDArray[np.float32], cluster: int) -> None:
         """Note in `x`, in place, that the customer is of a cluster; -1: of none."""
