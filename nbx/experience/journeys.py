@@ -78,7 +78,7 @@ def feed(state: CustomerState, event: str, at_ms: int, rules: Rules, by: str = "
 def meet(state: CustomerState, journey: Journey, rules: Rules) -> None:
     """Work out anew, in `state`, when each step of a journey was entered and each side did its part since."""
     times = state.journeys.get(journey.name, {})
-    reached = _reached(journey, times)
+    reached = reached_steps(journey, times)
     for step in rules.sided[journey.name]:
         key, since_ms = f"{journey.name}.{step.name}", times.get(step.name, 0)
         if key in state.deeds:  # the step is not entered before that again
@@ -194,12 +194,12 @@ def current_step(journey: Journey, times: Mapping[str, int]) -> str:
     >>> current_step(onboarding, {"opened": 1, "funded": 2}), current_step(onboarding, {"funded": 2})
     ('funded', '')
     """
-    reached = _reached(journey, times)
+    reached = reached_steps(journey, times)
     declared = [step.name for step in journey.steps if step.name in reached]
     return max(reversed(declared), key=reached.__getitem__, default="")
 
 
-def _reached(journey: Journey, times: Mapping[str, int]) -> dict[str, int]:
+def reached_steps(journey: Journey, times: Mapping[str, int]) -> dict[str, int]:
     """Return the steps that are reached, and when."""
     reached: dict[str, int] = {}
     waiting = sorted((step for step in journey.steps if step.name in times), key=lambda step: times[step.name])
