@@ -217,9 +217,8 @@ class JourneysTally:
         for feature in self._plan.catalog.segments:
             value_of = {customer: self._lives[customer].segments[1].get(feature) for customer in entered}
             for value in sorted({value for value in value_of.values() if value is not None}):
-                for key in steps:
-                    if mine := [row for row in rows[key] if value_of[row.customer_id] == value]:
-                        segments.append(self._step(*key, mine, feature, value))
+                of_value = {key: [row for row in rows[key] if value_of[row.customer_id] == value] for key in steps}
+                segments += [self._step(*key, mine, feature, value) for key, mine in of_value.items() if mine]
         return JourneysReport(
             since_ms=self._span.since_ms,
             until_ms=self._span.until_ms,
