@@ -18,9 +18,9 @@ def show_journeys(report: JourneysReport) -> Group:
     if report.without_segments:
         lines.append(f"in no segment, as no decision used what is known of them: {report.without_segments:,}")
     tables = [
-        _steps("whether both sides met, in time [95 %]", report.steps),
+        _steps(report.steps),
         _afterwards(report.steps),
-        _steps("the same, by segment", report.segments),
+        _segments(report.segments),
         _clusters(report.clusters),
         _tracks(report.clusters),
     ]
@@ -28,14 +28,13 @@ def show_journeys(report: JourneysReport) -> Group:
     return Group(*map(escape, lines), *(table for table in tables if table.row_count), *map(escape, notes))
 
 
-def _steps(title: str, steps: tuple[StepReport, ...]) -> Table:
-    table = _table(title, "step")
+def _steps(steps: tuple[StepReport, ...]) -> Table:
+    table = _table("whether both sides met in time [95 %], and how long they took: median, 90 %", "step")
     for name in ("entries", "open", "customer", "in", "company", "in", "both"):
         table.add_column(name, justify="right")
     for each in steps:
-        segment = f" ({each.feature} {each.value or '–'})" if each.feature else ""
         table.add_row(
-            escape(f"{each.journey}.{each.step}{segment}"),
+            escape(f"{each.journey}.{each.step}"),
             f"{each.entries:,}",
             f"{each.open:,}",
             _rate(each.customer),
@@ -44,6 +43,18 @@ def _steps(title: str, steps: tuple[StepReport, ...]) -> Table:
             _took(each.company_delay),
             _rate(each.harmony, interval=True),
         )
+    return table
+
+
+def _segments(steps: tuple[StepReport, ...]) -> Table:
+    table = _table("the same, by segment", "step", "segment")
+    for name in ("entries", "open", "customer", "company", "both"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for each in steps:
+        rates = _rate(each.customer), _rate(each.company), _rate(each.harmony, interval=True)
+        segment = f"{each.feature} {each.value or '–'}"
+        step = f"{each.journey}.{each.step}"
+        table.add_row(escape(step), escape(segment), f"{each.entries:,}", f"{each.open:,}", *rates)
     return table
 
 

@@ -94,8 +94,7 @@ def absorb(state: CustomerState, other: CustomerState, rules: Rules) -> None:
     """Take the ways of another into `state`, as if one customer had gone them all."""
     for journey, steps in other.journeys.items():
         times = state.journeys.setdefault(journey, {})
-        for step, at_ms in steps.items():
-            times[step] = max(times.get(step, at_ms), at_ms)
+        times |= {step: max(times.get(step, 0), at_ms) for step, at_ms in steps.items()}
     for concern, turns in other.concerns.items():
         state.concerns[concern] = [max(pair) for pair in zip(state.concerns.get(concern, turns), turns, strict=True)]
     for key, done in other.deeds.items():
