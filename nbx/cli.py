@@ -454,6 +454,16 @@ def report_policy(
     raise typer.Exit(0 if report["reliable"] else 1)
 
 
+@report_app.command("journeys")
+def report_journeys(since: Since = "", until: Until = "", as_json: AsJson = False, url: Url = "") -> None:
+    """Say at which steps customer and company met in time, for whom, what came after, and how customers cluster."""
+    from nbx.audit.journeys import JourneysReport
+    from nbx.audit.tables_journeys import show_journeys
+
+    report = _client(url, REPORT_S).call("GET", "/v1/reports/journeys", since=since, until=until)
+    _show(report) if as_json else out.print(show_journeys(msgspec.convert(report, JourneysReport)))
+
+
 @log_app.command("export")
 def log_export(
     target: Annotated[Path, typer.Argument(metavar="OUT.npz|OUT.csv", help="File to write.")],

@@ -40,6 +40,12 @@ RECENT = 8
 """Decisions per customer that a corrected value may re-diagnose: a day's worth of prompts."""
 CORRECTED_MS = 86_400_000
 """How long after a decision a corrected feature value still counts as evidence that it was wrong then."""
+CLUSTERS = 16
+"""Most clusters that customers are told apart into: each is a column of x, and people have to read them."""
+SEGMENTS = 8
+"""Most features that reports split customers by: their values are in every decision record."""
+DEEDS = 8
+"""Times kept per side of a journey's step: what came late is placed right among so many, and in 80 bytes."""
 GOALS = 16
 """Goals watched for one customer at a time: 1 KB of state; a decision beyond it opens none and teaches none."""
 MONEY = 1e12

@@ -21,7 +21,7 @@ from nbx.api.catalog_routes import catalog_routes
 from nbx.api.console_routes import console_routes
 from nbx.api.errors import PROBLEM_TYPE, UNREADABLE, Fault, Problem, from_decode, problem
 from nbx.api.plane import DataPlane
-from nbx.api.reports import customer_report, decision_report, learning_report, policy_report
+from nbx.api.reports import customer_report, decision_report, journeys_report, learning_report, policy_report
 from nbx.api.schemas import (
     AliasPost,
     AliasReply,
@@ -36,6 +36,7 @@ from nbx.api.schemas import (
 from nbx.api.wiring import Services
 from nbx.audit.budget_status import BudgetStatus, budget_status
 from nbx.audit.history import find_decision
+from nbx.audit.journeys import JourneysReport
 from nbx.audit.learning import LearningReport
 from nbx.audit.metrics import ERRORS, exposition
 from nbx.audit.policy_report import PolicyReport
@@ -188,7 +189,12 @@ def _report_routes(services: Services) -> Router:
         async with turn:
             return await policy_report(services, release, since, until, placement, clip, young)
 
-    return Router("/v1/reports", route_handlers=[learning, policy], guards=[scope_guard(services)])
+    @get("/journeys", opt={"scope": "audit"}, summary="Where customers went, whether both sides met, and clusters")
+    async def journeys(since: str = "", until: str = "") -> JourneysReport:
+        async with turn:
+            return await journeys_report(services, since, until)
+
+    return Router("/v1/reports", route_handlers=[learning, policy, journeys], guards=[scope_guard(services)])
 
 
 def _operations(services: Services) -> list[Any]:

@@ -23,12 +23,15 @@ from nbx.api.schemas import (
     PurposeReport,
 )
 from nbx.api.wiring import Services
+from nbx.audit.cluster_report import cluster_reports
 from nbx.audit.history import latest_decisions, timeline, view_decision
+from nbx.audit.journeys import JourneysReport, JourneysTally
 from nbx.audit.judging import Maturity, Question, asked_plan
 from nbx.audit.learning import Evidence, LearningReport, LearningTally
 from nbx.audit.metrics import totals
 from nbx.audit.policy_report import PolicyReport, PolicyTally
 from nbx.audit.reading import read_log, releases_in, window
+from nbx.bandits.snapshot import decode_snapshot
 from nbx.catalog.plan import Plan
 from nbx.catalog.rules import Rules
 from nbx.decision.explain import explain
@@ -50,7 +53,7 @@ from nbx.experience.entries import FACTORS, Entry
 from nbx.experience.holdout import assignment
 from nbx.experience.lifecycle import decode_open
 from nbx.experience.relationship import relationship_features
-from nbx.features.keys import partition_keys
+from nbx.features.keys import MODEL_SNAPSHOT, partition_keys
 from nbx.features.state import ERASED, CustomerState, decode_state
 from nbx.features.store import versioned
 from nbx.ids import checked_id, decision_ref, partition_of
@@ -190,6 +193,24 @@ async def policy_report(
             plans[number] = await services.serving.plan_of(number)
         await asyncio.to_thread(tally.take, entries)
     return await asyncio.to_thread(tally.report, release, clip)
+
+
+async def journeys_report(services: Services, since: str, until: str) -> JourneysReport:
+    """Tell where customers went, and of the clusters; the log is read and summed up beside the event loop."""
+    now_ms = services.clock.now_ms()
+    span, plan = window(since, until, now_ms), services.serving.plan()
+    (packed,) = await services.store.read([MODEL_SNAPSHOT], TIMEOUT_MS)
+    plans: dict[int, Plan] = {}
+    tally = JourneysTally(span, plan, plans.__getitem__, now_ms)
+    async for entries in read_log(services.store, services.settings.partitions, 0, now_ms):
+        for number in releases_in(entries) - plans.keys():
+            plans[number] = await services.serving.plan_of(number)
+        await asyncio.to_thread(tally.take, entries)
+    report = await asyncio.to_thread(tally.report)
+    snapshot = decode_snapshot(packed) if packed is not None else None
+    return msgspec.structs.replace(
+        report, snapshot=snapshot.version if snapshot is not None else 0, clusters=cluster_reports(snapshot, plan)
+    )
 
 
 async def live(services: Services) -> Live:

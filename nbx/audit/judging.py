@@ -5,8 +5,9 @@ values, levers, exchange, goal, stakes and exploration that the release declares
 that decided did is the logged one. What the moment put on top of a number that it changes (a boost, a learned worth,
 the calibrated exploration) is put on top of the release's: factor on factor. A worth that one of the two releases does
 not learn is the declared one. Chances of a goal are those on record, whatever event the release waits for: its models
-belong to the placement. Without a record they are presumed equal, so that a new goal moves nothing. What else moved the
-logged utility is kept as it was. Under the release that decided all of it comes out as it was logged.
+belong to the placement. Stakes of journey steps are those on record. Without a record they are presumed equal, so that
+a new goal moves nothing. What else moved the logged utility is kept as it was. Under the release that decided all of it
+comes out as it was logged.
 
 Acceptances are worth what the release says they are, whoever decided: otherwise it would win by raising its prices.
 """
@@ -225,7 +226,8 @@ def judge(entry: DecisionEntry, drawn: Arbitrated, plan: Plan, own: Plan) -> Jud
     goal = unpack_goal(entry)
     if goal is not None and placement.placement.goal is not None:
         apart += structs.replace(goal, value=placement.placement.goal.value).worth()[drawn.free]
-    worth = utility(mine, structs.replace(entry.policy, exchange=plan.rules.experience.exchange))
+    exchange = plan.rules.experience.exchange * (1.0 + entry.stakes)
+    worth = utility(mine, structs.replace(entry.policy, exchange=exchange))
     kept = np.array([i for i, name in enumerate(candidates) if name in placement.position], dtype=np.int64)
     n = len(candidates)
     freedom, freed = 1.0 - placement.placement.stakes, 1.0 - declared.placement.stakes
@@ -258,7 +260,7 @@ def judge(entry: DecisionEntry, drawn: Arbitrated, plan: Plan, own: Plan) -> Jud
         terms=Terms(
             float(mine.value[drawn.chosen]) if shown else 0.0,
             float(worth.gain[drawn.chosen]) if shown else 0.0,
-            plan.rules.experience.exchange * (1.0 + entry.policy.strain),
+            exchange * (1.0 + entry.policy.strain),
         ),
     )
 

@@ -18,6 +18,7 @@ from msgspec import Struct, field
 
 from nbx.catalog.plan import Plan
 from nbx.catalog.rules import Rules
+from nbx.catalog.vocabulary import CLUSTER
 from nbx.experience import journeys
 from nbx.experience.entries import AbsorbEntry, DecisionEntry, Entry, EraseEntry, EventEntry, TimerEntry
 from nbx.experience.fold import fold
@@ -146,7 +147,7 @@ class Rebuilder:
                 if cells := fold_event(aggregate, cells, entry.event.properties, entry.at_ms):
                     beside.aggregates[name] = cells
         if self._ways:
-            journeys.feed(beside, entry.event.type, entry.at_ms, self._other.rules)
+            journeys.feed(beside, entry.event.type, entry.at_ms, self._other.rules, entry.event.by)
 
     def _doubt(self, past: _Past, entry: DecisionEntry) -> Doubt:
         if entry.state_version > past.most:
@@ -159,7 +160,11 @@ class Rebuilder:
         relationship = relationship_features(past.state, entry.at_ms, own.rules.experience)
         values = own.resolver.resolve(past.state, entry.request.context, entry.at_ms)
         values |= {name: own.untouched[name] for name in entry.quarantined}
-        same = relationship == entry.relationship and own.layout.encode(values, relationship).tobytes() == entry.x
+        x = own.layout.encode(values, relationship)
+        if own.catalog.clusters is not None:  # the model told it, not the state
+            own.layout.mark(x, entry.cluster)
+            relationship[CLUSTER] = float(entry.cluster)
+        same = relationship == entry.relationship and x.tobytes() == entry.x
         return "" if same else "state_differs"
 
 

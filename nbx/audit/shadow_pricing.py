@@ -73,7 +73,6 @@ class Pricing:
     """
 
     def __init__(self, draft: Plan, base: Plan, model: BoundModel) -> None:
-        self._exchange = draft.rules.experience.exchange
         self._shared = {
             name: _shared(base.placements[name], placement, model)
             for name, placement in draft.placements.items()
@@ -83,7 +82,7 @@ class Pricing:
     def price(self, entry: DecisionEntry, before: Choice, after: Choice) -> Priced:
         """Price a decision that both releases have made anew."""
         shared = self._shared[entry.request.placement]
-        price = self._exchange * (1.0 + after.policy.strain)
+        price = after.policy.exchange * (1.0 + after.policy.strain)
         rows_after = _rows(after, after.factors.value, after.factors.lever, price)
         there = shared.there[before.positions]
         known = there >= 0

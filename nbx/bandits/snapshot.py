@@ -9,8 +9,8 @@ posterior.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypedDict
 
 import msgspec
 import numpy as np
@@ -18,11 +18,29 @@ import numpy as np
 from nbx.bandits import exploration
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from nbx.bandits.kernels import F32
 
 FORMAT = "nbx-snapshot/1"
+CLUSTER_COLUMN = "cluster="
+"""What the names of the columns begin with that tell the customer's cluster."""
+TRACK_COUNT = 5.0
+"""Transitions, after decay, before the most frequent one counts as the next touch: fewer are an accident."""
+
+
+class Step(msgspec.Struct, frozen=True, array_like=True):
+    """A transition on a cluster's touch track."""
+
+    cluster: int
+    after: str
+    """Action accepted before; empty: none."""
+    next: str
+    """Action accepted then."""
+    count: float
+    """How often, those of long ago for less."""
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +81,14 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """How often each action's memory was cut because its answers changed."""
     quarantined: list[str] = []
     """Profile features that nobody may rely on, see `nbx.bandits.quarantine`."""
+    cluster_columns: list[str] = []
+    """Columns of x by which customers are told apart; empty: they are not."""
+    centres: bytes = b""
+    """float32[k, len(cluster_columns)]"""
+    cluster_sizes: list[float] = []
+    """Customers' answers behind each cluster, those of long ago for less."""
+    track: list[Step] = []
+    """What each cluster's best customers accepted next, by cluster, then by how often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +118,19 @@ class BoundModel:
     """How often each action's memory was cut because its answers changed; empty: never."""
     quarantined: frozenset[str] = frozenset()
     """As in the snapshot."""
+    cluster_at: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    """int64[m], columns of x by which customers are told apart."""
+    centres: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    """float32[k, m]; none: there are no clusters yet."""
+    track: Mapping[tuple[int, str], str] = field(default_factory=dict)
+    """Cluster and action accepted last → the next touch."""
+
+    def cluster_of(self, x: F32) -> int:
+        """Return the cluster whose centre is nearest to `x`, float32[d], the first of several; -1: there are none."""
+        if not len(self.centres):
+            return -1
+        apart = self.centres - x[self.cluster_at]
+        return int(np.einsum("km,km->k", apart, apart).argmin())
 
 
 def encode(snapshot: Snapshot) -> bytes:
@@ -122,6 +161,7 @@ def decode_snapshot(data: bytes) -> Snapshot:
         "group_mean": groups * d,
         "group_cov": groups * packed,
         "group_experience": groups * d,
+        "centres": len(snapshot.cluster_sizes) * len(snapshot.cluster_columns),
     }
     for name, count in expected.items():
         size = len(getattr(snapshot, name))
@@ -212,7 +252,33 @@ def bind(
         half_life=snapshot.half_life,
         changes=tuple(snapshot.changes[k] if 0 <= k < len(snapshot.changes) else 0 for k in source_rows),
         quarantined=frozenset(snapshot.quarantined),
+        **_bound_clusters(snapshot, columns),
     )
+
+
+class _Clusters(TypedDict, total=False):
+    cluster_at: NDArray[np.int64]
+    centres: F32
+    track: dict[tuple[int, str], str]
+
+
+def _bound_clusters(snapshot: Snapshot, columns: Sequence[str]) -> _Clusters:
+    """Align the centres: over the columns that the plan has too, if it has room for so many clusters."""
+    room = sum(name.startswith(CLUSTER_COLUMN) for name in columns)
+    at = {name: k for k, name in enumerate(columns)}
+    shared = [k for k, name in enumerate(snapshot.cluster_columns) if name in at]
+    if not shared or not 0 < len(snapshot.cluster_sizes) <= room:
+        return {}
+    centres = np.frombuffer(snapshot.centres, "<f4").reshape(len(snapshot.cluster_sizes), -1)
+    next_touch: dict[tuple[int, str], str] = {}
+    for step in snapshot.track:
+        if step.count >= TRACK_COUNT:
+            next_touch.setdefault((step.cluster, step.after), step.next)
+    return {
+        "cluster_at": np.array([at[snapshot.cluster_columns[k]] for k in shared], np.int64),
+        "centres": np.ascontiguousarray(centres[:, shared]),
+        "track": next_touch,
+    }
 
 
 class _Rows:

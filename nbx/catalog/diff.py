@@ -21,6 +21,7 @@ from nbx.catalog.model import (
     ContextWeight,
     Exploration,
     Holdout,
+    JourneyStep,
     Limit,
     Pause,
     Placement,
@@ -42,6 +43,8 @@ _LABELS = {
     "attribution_ms": "attribution",
     "context_weights": "weights",
     "channels": "contact by",
+    "does": "the customer does",
+    "does_within_ms": "the customer's time",
     "exclusive": "never together in one slate",
     "exempt": "exempt classes",
     "half_life_ms": "half-life",
@@ -49,12 +52,21 @@ _LABELS = {
     "origin": "from",
     "overall": "",
     "pause_group": "pause of the whole group",
+    "owes": "the company owes",
+    "owes_within_ms": "the company's time",
     "per_slate": "most in one slate",
     "points": "points for",
+    "track_weight": "weight of the next touch",
     "value_strength": "acceptances the declared value counts for",
 }
 _NOUNS = {"Action": "", "JourneyStep": "step "}
-_SHARES = {(Holdout, "silent"), (Holdout, "random"), (Exploration, "floor"), (Placement, "stakes")}
+_SHARES = {
+    (Holdout, "silent"),
+    (Holdout, "random"),
+    (Exploration, "floor"),
+    (Placement, "stakes"),
+    (JourneyStep, "stakes"),
+}
 _TIMES = {"starts_ms", "ends_ms", "at_ms"}
 _DURATIONS = {"seen"}
 """Besides all that end in `_ms`."""
@@ -65,6 +77,7 @@ _NOTHING = {
     (Placement, "latency_ms"): "no bound",
     (Budget, "units"): "no bound",
     (Budget, "money"): "no bound",
+    (JourneyStep, "does_within_ms"): "whenever",
 }
 """Words for what is not set, where "none" would mislead."""
 _CONSENT = {"opt_in": "only after a yes", "opt_out": "until a no"}

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, get_args
 from nbx import limits
 from nbx.catalog.conditions import KEYWORDS, RELATIONSHIP, REQUEST, did_you_mean
 from nbx.catalog.faults_examples import example_faults
-from nbx.catalog.faults_guardrails import guardrail_faults, reserved_event
+from nbx.catalog.faults_guardrails import guardrail_faults
+from nbx.catalog.faults_journeys import reserved_event
 from nbx.catalog.findings import Finding, found
 from nbx.catalog.model import LAYERS, OutcomeName
 from nbx.catalog.names import Names, numbered
+from nbx.catalog.vocabulary import CLUSTER
 from nbx.features.schema import Aggregate, Feature
 
 if TYPE_CHECKING:
@@ -23,10 +25,10 @@ if TYPE_CHECKING:
 
     from nbx.catalog.model import Action, Catalog, DefaultChoice, Goal, Policy, Treatment
 
-RESERVED_FEATURES = frozenset(RELATIONSHIP)
+RESERVED_FEATURES = frozenset({*RELATIONSHIP, CLUSTER})
 """Names of features that every catalog has without declaring them."""
 BUILT_IN_WIDTH = 1 + len(RELATIONSHIP)
-"""Columns of x that are not declared: the intercept and one per relationship feature."""
+"""Columns of x that are not declared: the intercept and one per relationship feature; besides one per cluster."""
 NONE = "none"
 """The choice to stay silent; no action may be called that."""
 SLOT_EVENTS = frozenset(get_args(OutcomeName)) | {"delivered", "seen", "skipped", "unsuitable", "no_time"}
@@ -56,7 +58,7 @@ def feature_width(feature: Feature) -> int:
 
 
 def _feature_faults(catalog: Catalog) -> Iterator[Finding]:
-    width = BUILT_IN_WIDTH
+    width = BUILT_IN_WIDTH + (catalog.clusters.count if catalog.clusters is not None else 0)
     for feature in catalog.features:
         path = f"features.{feature.name}"
         if feature.name in RESERVED_FEATURES:

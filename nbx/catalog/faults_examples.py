@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nbx import limits
-from nbx.catalog.conditions import RELATIONSHIP, REQUEST
+from nbx.catalog.conditions import REQUEST
 from nbx.catalog.findings import Finding, found, label
 from nbx.catalog.model import REASONS
 from nbx.catalog.names import keyed, numbered
+from nbx.catalog.vocabulary import CLUSTER
 from nbx.features.schema import Feature, Value
 
 if TYPE_CHECKING:
@@ -82,10 +83,15 @@ def _value(path: str, value: Value, feature: Feature) -> Iterator[Finding]:
 
 
 def _relationship(path: str, values: dict[str, float], names: Names) -> Iterator[Finding]:
-    yield from names.unknown("relationship", keyed(path, values), RELATIONSHIP)
+    ranges = dict(RANGES)
+    if names.clusters is not None:
+        ranges[CLUSTER] = (-1.0, names.clusters.count - 1.0)
+    yield from names.unknown("relationship", keyed(path, values), ranges)
     for name, value in values.items():
-        least, most = RANGES.get(name, (value, value))
-        if not least <= value <= most:
+        least, most = ranges.get(name, (value, value))
+        if name == CLUSTER and not value.is_integer():
+            yield found(f"{path}.{name}", "range", f"must be a whole number, found {value:g}")
+        elif not least <= value <= most:
             yield found(f"{path}.{name}", "range", f"must lie between {least:g} and {most:g}, found {value:g}")
 
 

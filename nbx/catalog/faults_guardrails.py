@@ -1,4 +1,4 @@
-"""What forbids publishing contact, consent, budgets, journeys and concerns."""
+"""What forbids publishing contact, consent, budgets and concerns; `nbx.catalog.faults_journeys` has the rest."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from nbx.catalog.conditions import KEYWORDS
+from nbx.catalog.faults_journeys import journey_faults, reserved_event, telling_apart_faults
 from nbx.catalog.findings import Finding, found
 from nbx.catalog.names import keyed, numbered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from nbx.catalog.model import Budget, Catalog, Concern, ContactPolicy, Journey
+    from nbx.catalog.model import Budget, Catalog, Concern, ContactPolicy
     from nbx.catalog.names import Names
-
-CONSENT_EVENT = "consent"
-"""Behaviour event by which customers say what they allow; it means nothing else."""
 
 
 def guardrail_faults(catalog: Catalog, names: Names) -> Iterator[Finding]:
@@ -29,17 +27,11 @@ def guardrail_faults(catalog: Catalog, names: Names) -> Iterator[Finding]:
     taken = dict.fromkeys(names.features, "feature")
     for journey in catalog.journeys:
         yield from _clash(f"journeys.{journey.name}", journey.name, "journey", taken)
-        yield from _journey(journey, names)
+        yield from journey_faults(journey, names)
     for concern in catalog.concerns:
         yield from _clash(f"concerns.{concern.name}", concern.name, "concern", taken)
         yield from _concern(concern)
-
-
-def reserved_event(path: str, event: str) -> Iterator[Finding]:
-    """Yield a finding when an event is not free to be used."""
-    if event == CONSENT_EVENT:
-        text = f"`{CONSENT_EVENT}` is how customers say what they allow: name another event"
-        yield found(path, "reserved_event", text)
+    yield from telling_apart_faults(catalog, names)
 
 
 def _time_zone(name: str, names: Names) -> Iterator[Finding]:
@@ -93,16 +85,6 @@ def _clash(path: str, name: str, kind: str, taken: dict[str, str]) -> Iterator[F
     elif name in taken:
         yield found(path, "name_clash", f"is the name of a {taken[name]} too: choose another name")
     taken.setdefault(name, kind)
-
-
-def _journey(journey: Journey, names: Names) -> Iterator[Finding]:
-    known = [step.name for step in journey.steps]
-    for step in journey.steps:
-        path = f"journeys.{journey.name}.steps.{step.name}"
-        yield from reserved_event(f"{path}.event", step.event)
-        yield from names.unknown("step", numbered(f"{path}.after", step.after), known)
-        if step.name in step.after:
-            yield found(f"{path}.after", "after_itself", "names the step itself: name those that come before it")
 
 
 def _concern(concern: Concern) -> Iterator[Finding]:

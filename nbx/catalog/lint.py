@@ -44,7 +44,9 @@ def lint_catalog(catalog: Catalog) -> list[Finding]:
     Codes of what conditions say, see `nbx.catalog.lint_policies`: `never_eligible`, `contradictory_layers`,
     `unreachable_treatment`, `no_treatment_for_placement`, `weight_never_applies`.
     """
-    logic = Logic(vocabulary(catalog.features, catalog.journeys, catalog.concerns, catalog.placements))
+    logic = Logic(
+        vocabulary(catalog.features, catalog.journeys, catalog.concerns, catalog.placements, clusters=catalog.clusters)
+    )
     return [
         *_unused(catalog),
         *_careless_actions(catalog),
@@ -91,7 +93,7 @@ def _careless_actions(catalog: Catalog) -> Iterator[Finding]:
 
 
 def _features(catalog: Catalog, logic: Logic) -> Iterator[Finding]:
-    read = {catalog.time_zone_feature}.union(*map(logic.names, dict.fromkeys(_sources(catalog))))
+    read = {catalog.time_zone_feature, *catalog.segments}.union(*map(logic.names, dict.fromkeys(_sources(catalog))))
     for feature in catalog.features:
         path = f"features.{feature.name}"
         root = "request" if feature.origin == "context" else "customer"
@@ -106,7 +108,8 @@ def _features(catalog: Catalog, logic: Logic) -> Iterator[Finding]:
                 "its default of 0 hours says that what never happened happened just now: give a long time, such as 720"
             )
             yield found(f"{path}.default", "never_is_recent", text)
-    for kind, names in (("journey", catalog.journeys), ("concern", catalog.concerns)):
+    one_sided = [each for each in catalog.journeys if not any(s.does or s.owes or s.stakes for s in each.steps)]
+    for kind, names in (("journey", one_sided), ("concern", catalog.concerns)):
         for each in names:
             if f"{kind}.{each.name}" not in read:
                 text = f"no condition reads {kind}.{each.name}: nothing depends on it. Use it or remove it"

@@ -35,6 +35,7 @@ class Names:
         self.placements = {placement.name: placement for placement in catalog.placements}
         self.actions = {action.name: action for action in catalog.actions}
         self.journeys = {journey.name: journey for journey in catalog.journeys}
+        self.clusters = catalog.clusters
         self._known: dict[str, Collection[str]] = {
             "feature": self.features,
             "placement": self.placements,

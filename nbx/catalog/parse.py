@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, get_args
 
 from nbx import limits
-from nbx.catalog import parse_actions, parse_examples, parse_features, parse_guardrails
+from nbx.catalog import parse_actions, parse_examples, parse_features, parse_guardrails, parse_journeys
 from nbx.catalog.conditions import check_condition, vocabulary
 from nbx.catalog.faults import catalog_faults
 from nbx.catalog.findings import Finding
@@ -85,7 +85,8 @@ def parse_catalog(text: str, *, source: str = "catalog.yaml") -> Catalog:
 def _catalog(read: Reader, root: Node) -> Catalog:
     known = (
         "catalog", "time_zone", "attribution", "correction", "features", "placements", "groups", "actions", "contact",
-        "consent", "budgets", "holdout", "journeys", "concerns", "experience", "exploration", "examples",
+        "consent", "budgets", "holdout", "journeys", "concerns", "clusters", "segments", "experience", "exploration",
+        "examples",
     )  # fmt: skip
     if root.kind != "map":
         read.fault(root, "type", f"must be a mapping that starts with `catalog: <name>`; found {short(root)}")
@@ -110,13 +111,15 @@ def _catalog(read: Reader, root: Node) -> Catalog:
         ),
         holdout=parse_guardrails.holdout(read, fields.get("holdout")),
         journeys=tuple(
-            parse_guardrails.journey(read, *each)
-            for each in read.named(read.few(fields.get("journeys"), parse_guardrails.JOURNEYS))
+            parse_journeys.journey(read, *each)
+            for each in read.named(read.few(fields.get("journeys"), parse_journeys.JOURNEYS))
         ),
         concerns=tuple(
             parse_guardrails.concern(read, *each)
-            for each in read.named(read.few(fields.get("concerns"), parse_guardrails.JOURNEYS))
+            for each in read.named(read.few(fields.get("concerns"), parse_journeys.JOURNEYS))
         ),
+        clusters=parse_journeys.clusters(read, fields.get("clusters")),
+        segments=parse_journeys.segments(read, fields.get("segments")),
         experience=_experience(read, fields.get("experience")),
         exploration=_exploration(read, fields.get("exploration")),
         examples=parse_examples.examples(read, fields.get("examples")),
@@ -160,7 +163,9 @@ def _exploration(read: Reader, node: Node | None) -> Exploration:
 
 
 def _check_conditions(catalog: Catalog, tree: Tree, sink: Sink) -> None:
-    words = vocabulary(catalog.features, catalog.journeys, catalog.concerns, catalog.placements)
+    words = vocabulary(
+        catalog.features, catalog.journeys, catalog.concerns, catalog.placements, clusters=catalog.clusters
+    )
     places: dict[str, list[str]] = {}
     for path, source in _conditions(catalog):
         places.setdefault(source, []).append(path)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def feature(read: Reader, name: str, node: Node) -> Feature:
     """Read one feature."""
-    known = ("type", "from", "encode", "default", "max_age", "personal", "description")
+    known = ("type", "from", "encode", "default", "max_age", "personal", "controllable", "description")
     fields = read.fields(node, known, required=("type",))
     kind: FeatureType = read.choice(fields.get("type"), get_args(FeatureType), "number")
     origin = _origin(read, fields.get("from"))
@@ -32,6 +32,7 @@ def feature(read: Reader, name: str, node: Node) -> Feature:
         max_age_ms=read.duration(fields.get("max_age"), 0),
         description=read.text(fields.get("description")),
         personal=read.boolean(fields["personal"]) if "personal" in fields else None,
+        controllable=read.boolean(fields.get("controllable")),
     )
 
 

@@ -1,6 +1,4 @@
-"""Reads the sections of a catalog file that bound what is said: contact, consent, budgets, holdout, and what they and
-conditions rest on: journeys and concerns.
-"""
+"""Reads the sections of a catalog file that bound what is said: contact, consent, budgets, holdout; and concerns."""
 
 from __future__ import annotations
 
@@ -15,8 +13,6 @@ from nbx.catalog.model import (
     ContactPolicy,
     ContactRule,
     Holdout,
-    Journey,
-    JourneyStep,
     QuietHours,
 )
 from nbx.catalog.parse_actions import limits_of, pause_of
@@ -32,8 +28,6 @@ EXCLUSIVE = 256
 """Most sets of actions that exclude each other: each is looked at in every slate."""
 BUDGETS = 100
 """Most budgets: each worker holds a share of each."""
-JOURNEYS = 32
-"""Most journeys, most steps of one, and most concerns: all are worked out in every decision that reads one."""
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _RULE = ("limits", "gap", "pause")
 _CLASSES: tuple[ActionClass, ...] = get_args(ActionClass)
@@ -116,19 +110,6 @@ def holdout(read: Reader, node: Node | None) -> Holdout:
         read.fault(node, "range", f"silent and random must not exceed 1 together, found {silent + random:g}")
         return Holdout()
     return Holdout(silent=silent, random=random)
-
-
-def journey(read: Reader, name: str, node: Node) -> Journey:
-    """Read one journey."""
-    steps = read.few(read.fields(node, ("steps",), required=("steps",)).get("steps"), JOURNEYS)
-    if steps is not None and steps.kind == "map" and not steps.entries:
-        read.fault(steps, "missing", "must have at least one step")
-    return Journey(name=name, steps=tuple(_step(read, word, each) for word, each in read.named(steps)))
-
-
-def _step(read: Reader, name: str, node: Node) -> JourneyStep:
-    fields = read.fields(node, ("event", "after"), required=("event",))
-    return JourneyStep(name=name, event=read.event(fields.get("event")), after=read.names(fields.get("after")))
 
 
 def concern(read: Reader, name: str, node: Node) -> Concern:

@@ -166,7 +166,7 @@ class Plan:
         self.catalog = catalog
         self.release = release
         self.rules = Rules(catalog, release)
-        self.layout = VectorLayout(catalog.features)
+        self.layout = VectorLayout(catalog.features, catalog.clusters.count if catalog.clusters is not None else 0)
         self.resolver = Resolver(catalog.features)
         self.context_features = {f.name: f for f in catalog.features if f.origin == "context"}
         self.profile_features = {f.name: f for f in catalog.features if f.origin == "profile"}
@@ -193,7 +193,7 @@ class Plan:
             if any(is_personal_path(path, catalog.features) for path in condition.paths)
         )
         """Conditions that read something personal."""
-        words = vocabulary(catalog.features, catalog.journeys, catalog.concerns)
+        words = vocabulary(catalog.features, catalog.journeys, catalog.concerns, clusters=catalog.clusters)
         self._types = {path: word.type for path, word in words.items()}
         self._number = {source: i for i, source in enumerate(sources)}
         self.placements = {p.name: self._placement_plan(p, goal_rows[p.name]) for p in catalog.placements}

@@ -16,6 +16,7 @@ from nbx.catalog.model import (
     Catalog,
     ContactRule,
     Group,
+    JourneyStep,
     Limit,
     OutcomeName,
     Pause,
@@ -75,6 +76,12 @@ class Rules:
         Of the placements.
     steps : dict
         Event type → (journey, step) that it enters.
+    deeds : dict
+        Event type → (journey, step, 0: the customer's side, 1: the company's) that it counts for.
+    sided : dict
+        Journey → its steps with a side, of journeys that have some.
+    staked : tuple of Journey
+        Those with stakes.
     turns : dict
         Event type → (concern, 0: it opens it, 1: it resolves it).
     profile : frozenset
@@ -103,6 +110,15 @@ class Rules:
         for journey in catalog.journeys:
             for step in journey.steps:
                 self.steps[step.event].append((journey.name, step.name))
+        self.deeds: dict[str, list[tuple[str, str, int]]] = defaultdict(list)
+        for journey in catalog.journeys:
+            for step in journey.steps:
+                for side, events in enumerate((step.does, step.owes)):
+                    for event in events:
+                        self.deeds[event].append((journey.name, step.name, side))
+        sided = {each.name: tuple(s for s in each.steps if s.does or s.owes) for each in catalog.journeys}
+        self.sided: dict[str, tuple[JourneyStep, ...]] = {name: steps for name, steps in sided.items() if steps}
+        self.staked = tuple(each for each in catalog.journeys if any(step.stakes for step in each.steps))
         self.turns: dict[str, list[tuple[str, int]]] = defaultdict(list)
         for concern in catalog.concerns:
             for place, events in enumerate((concern.opens, concern.resolves)):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from nbx.catalog.model import Concern, Journey, Placement
+from nbx.catalog.model import Clusters, Concern, Journey, Placement
 from nbx.features.schema import Aggregate, Feature, FeatureType
 
 ROOTS = ("customer", "request", "relationship", "journey", "concern")
@@ -20,6 +20,8 @@ RELATIONSHIP: dict[str, tuple[float, float]] = {
     "minutes_since_prompt": (0.0, 10_080.0),
 }
 """Built-in relationship features, each with its least and greatest value; minutes end at a week."""
+CLUSTER = "cluster"
+"""Under `relationship` too, where the catalog declares clusters: the customer's, -1: none yet."""
 
 
 class Variable(Struct, frozen=True, kw_only=True):
@@ -41,6 +43,8 @@ def vocabulary(
     journeys: Iterable[Journey] = (),
     concerns: Iterable[Concern] = (),
     placements: Iterable[Placement] = (),
+    *,
+    clusters: Clusters | None = None,
 ) -> dict[str, Variable]:
     """Return every path a condition may use.
 
@@ -51,6 +55,8 @@ def vocabulary(
     ('boolean', 1.0)
     """
     words = {f"relationship.{name}": _number(low, high) for name, (low, high) in RELATIONSHIP.items()}
+    if clusters is not None:
+        words[f"relationship.{CLUSTER}"] = _number(-1.0, clusters.count - 1.0)
     spots = list(placements)
     for name in REQUEST:
         known = tuple(dict.fromkeys(spot.name if name == "placement" else spot.channel for spot in spots))

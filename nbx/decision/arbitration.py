@@ -8,13 +8,16 @@ The first term's p_response is uncertain and is sampled; the others are expectat
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
 from nbx.bandits import kernels
 from nbx.bandits.snapshot import BoundModel
-from nbx.catalog.plan import PlacementPlan
+from nbx.catalog.plan import PlacementPlan, Plan
+from nbx.catalog.vocabulary import CLUSTER
 from nbx.decision.goals import Goal
 from nbx.experience.entries import PolicyRecord
 
@@ -63,6 +66,34 @@ def score(
         placement.lever if whole else placement.lever[positions],
         experience,
     )
+
+
+def on_track(
+    context_weight: F32,
+    plan: Plan,
+    model: BoundModel,
+    placement: PlacementPlan,
+    relationship: Mapping[str, float],
+    after: str,
+) -> F32:
+    """Return a placement's context weights with the next touch on the track of the customer's cluster weighed.
+
+    Parameters
+    ----------
+    context_weight
+        float32[n]; not changed.
+    relationship, after
+        With the customer's cluster, and the action accepted last.
+    """
+    clusters = plan.catalog.clusters
+    if clusters is None or clusters.track_weight == 1.0:
+        return context_weight
+    position = placement.position.get(model.track.get((int(relationship[CLUSTER]), after), ""), -1)
+    if position < 0:
+        return context_weight
+    weight = context_weight.copy()
+    weight[position] *= np.float32(clusters.track_weight)
+    return weight
 
 
 def learned_value(placement: PlacementPlan, model: BoundModel) -> F32:

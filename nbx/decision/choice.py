@@ -5,7 +5,7 @@ No I/O, no clock, no global: serving, preview, replay, shadow runs, back-tests a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nbx.bandits.snapshot import BoundModel
 from nbx.catalog.plan import Option, PlacementPlan, Plan
-from nbx.decision.arbitration import Factors, Utility, score, utility
+from nbx.decision.arbitration import Factors, Utility, on_track, score, utility
 from nbx.decision.budgets import NO_BUDGETS, shared_budgets
 from nbx.decision.contact_policy import Contacts, shared_limits
 from nbx.decision.eligibility import Candidates, candidates
@@ -58,6 +58,12 @@ class Choice(Struct, frozen=True, gc=False):
     """Features that were too old to be believed."""
     quarantined: tuple[str, ...] = ()
     """Features that nobody may rely on."""
+    stakes: float = 0.0
+    """Of the journey steps that the customer is in."""
+    segments: tuple[str, ...] = ()
+    """Values of the catalog's `segments`."""
+    after: str = ""
+    """Action accepted last before; empty without consent to personalise."""
 
 
 class Allowed(NamedTuple):
@@ -77,11 +83,11 @@ def allowed(
     *,
     salt: str,
     purse: Mapping[str, int] = NO_BUDGETS,
-    quarantined: Collection[str] = (),
+    model: BoundModel | None = None,
 ) -> Allowed:
-    """Apply every rule to a request; parameters are those of `decide`, whose model says what is `quarantined`."""
+    """Apply every rule to a request; parameters are those of `decide`. Without a model nobody has a cluster."""
     placement = plan.placements[request.placement]
-    facts = gather(plan, placement, state, request, now_ms, salt, quarantined)
+    facts = gather(plan, placement, state, request, now_ms, salt, model)
     contacts = Contacts(state, plan.rules, now_ms)
     found = candidates(plan, placement, facts, contacts, request.exclude, purse)
     shared: tuple[SharedLimit, ...] = ()
@@ -123,14 +129,16 @@ def decide(
         What budgets leave for this worker: resource → amount. A resource that is not in it is not bounded.
     """
     placement = plan.placements[request.placement]
-    facts, found, shared = allowed(plan, state, request, now_ms, salt=salt, purse=purse, quarantined=model.quarantined)
+    facts, found, shared = allowed(plan, state, request, now_ms, salt=salt, purse=purse, model=model)
     positions, relationship = found.positions, dict(facts.relationship)
-    x = plan.layout.encode(facts.values, relationship)
-    factors = score(x, model, placement, positions, found.context_weight)
+    x = facts.x if facts.x is not None else plan.layout.encode(facts.values, relationship)
+    after = state.last_touch if facts.personalised else ""
+    weight = on_track(found.context_weight, plan, model, placement, relationship, after)
+    factors = score(x, model, placement, positions, weight)
     goal = score_goal(x, model, placement, positions)
-    freedom = 1.0 - placement.placement.stakes
+    freedom = (1.0 - placement.placement.stakes) * (1.0 - facts.stakes)
     policy = PolicyRecord(
-        exchange=plan.rules.experience.exchange,
+        exchange=plan.rules.experience.exchange * (1.0 + facts.stakes),
         strain=relationship["strain"],
         scale=plan.exploration.scale * model.exploration * freedom,
         floor=plan.exploration.floor * freedom,
@@ -159,4 +167,7 @@ def decide(
         goal=goal,
         stale=facts.stale,
         quarantined=facts.quarantined,
+        stakes=facts.stakes,
+        segments=tuple([str(facts.values[name]) for name in plan.catalog.segments]),
+        after=after,
     )

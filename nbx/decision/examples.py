@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 from msgspec import Struct
 
 from nbx.bandits.snapshot import BoundModel, bind
 from nbx.catalog.model import Example, Given, Journey
 from nbx.catalog.plan import Plan
+from nbx.catalog.vocabulary import CLUSTER
 from nbx.decision.choice import Choice, decide
 from nbx.decision.messages import DecideRequest
 from nbx.experience.holdout import assignment
@@ -131,6 +134,8 @@ def _unmet(plan: Plan, model: BoundModel, example: Example) -> Iterator[str]:
     )
     purse = {f"{budget}/{kind}": 0 for budget in given.spent for kind in ("units", "money")}
     state = given_state(plan, given)
+    if (cluster := int(given.relationship.get(CLUSTER, -1))) >= 0:
+        model = _of_cluster(model, cluster)
     choice = decide(plan, model, state, request, _DECISION_ID, given.at_ms, salt=SALT, purse=purse)
     placement = choice.placement
     came = dict.fromkeys(placement.names[position] for position in choice.positions.tolist())
@@ -155,6 +160,13 @@ def _unmet(plan: Plan, model: BoundModel, example: Example) -> Iterator[str]:
         yield from _misranked([action for action in ranking if action in came], _worth(choice, came))
     if expect.silent and came:
         yield f"expected silence; allowed: {', '.join(came)}"
+
+
+def _of_cluster(model: BoundModel, cluster: int) -> BoundModel:
+    """Return a model by which everybody is of a cluster: of all centres its own alone has the constant's 1."""
+    centres = np.zeros((cluster + 1, 1), np.float32)
+    centres[cluster] = 1.0
+    return replace(model, cluster_at=np.zeros(1, np.int64), centres=centres)
 
 
 def _worth(choice: Choice, came: Mapping[str, None]) -> dict[str, float]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from nbx.bandits.snapshot import BoundModel
 from nbx.catalog.plan import PlacementPlan, Plan
+from nbx.catalog.vocabulary import CLUSTER
 from nbx.decision.messages import DecideRequest
 from nbx.decision.quiet_hours import zone_of
 from nbx.experience import journeys
@@ -44,6 +49,10 @@ class Facts(NamedTuple):
     """Profile features the placement uses that were known, but are too old to be believed; sorted."""
     quarantined: tuple[str, ...] = ()
     """Profile features the placement uses that nobody may rely on; sorted."""
+    stakes: float = 0.0
+    """Highest of the journey steps that the customer is in."""
+    x: NDArray[np.float32] | None = None
+    """Encoded already where the cluster had to be found; None: not yet."""
 
 
 def gather(
@@ -53,12 +62,12 @@ def gather(
     request: DecideRequest,
     now_ms: int,
     salt: str,
-    quarantined: Collection[str] = (),
+    model: BoundModel | None = None,
 ) -> Facts:
     """Gather what is known, and leave out what the customer does not want to be used, or what is not to be trusted.
 
-    The request's customer is the canonical one; `salt` is the installation's, for the holdout. `quarantined` are
-    features of whatever placement.
+    The request's customer is the canonical one; `salt` is the installation's, for the holdout. `model` tells clusters
+    and what is quarantined; None: neither yet.
     """
     rules, catalog = plan.rules, plan.catalog
     relationship = relationship_features(state, now_ms, rules.experience)
@@ -66,7 +75,7 @@ def gather(
     uses = rules.uses[placement.placement.name]
     stale: list[str] = []
     values = plan.resolver.resolve(state, request.context, now_ms, stale)
-    distrusted = sorted(uses.intersection(quarantined)) if quarantined else []
+    distrusted = sorted(uses.intersection(model.quarantined)) if model is not None and model.quarantined else []
     for name in distrusted:
         values[name] = plan.untouched[name]
     zone = catalog.time_zone
@@ -79,6 +88,12 @@ def gather(
         values |= plan.impersonal
         stale = [name for name in stale if name not in plan.impersonal]
         relationship = relationship_features(known, now_ms, rules.experience)
+    x = None
+    if catalog.clusters is not None:
+        x = plan.layout.encode(values, relationship)
+        cluster = model.cluster_of(x) if model is not None and personalised else -1
+        plan.layout.mark(x, cluster)
+        relationship[CLUSTER] = float(cluster)
     walks = journeys.values(known, rules, now_ms) if placement.walks else _NO_WALKS
     return Facts(
         state=state,
@@ -94,4 +109,6 @@ def gather(
         now_ms=now_ms,
         stale=tuple(sorted(uses.intersection(stale))) if stale else (),
         quarantined=tuple(distrusted),
+        stakes=journeys.stakes(known, rules) if rules.staked else 0.0,
+        x=x,
     )

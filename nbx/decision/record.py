@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nbx.catalog.plan import Option
+from nbx.catalog.vocabulary import CLUSTER
 from nbx.decision.arbitration import Factors
 from nbx.decision.choice import Choice
 from nbx.decision.goals import goal_record
@@ -68,6 +69,10 @@ def decision_entry(
         channel=placement.placement.channel,
         stale=choice.stale,
         quarantined=choice.quarantined,
+        stakes=choice.stakes,
+        cluster=int(choice.relationship.get(CLUSTER, -1)),
+        segments=choice.segments,
+        after=choice.after,
     )
 
 

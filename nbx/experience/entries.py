@@ -108,6 +108,8 @@ class Outcome(Struct, frozen=True, kw_only=True, array_like=True):
     previous_evidence: tuple[str, ...] = ()
     """Evidence told with the revision that this one replaces, likewise the rule."""
     previous_rule: str = ""
+    personalised: bool = True
+    """As `DecisionEntry.personalised`."""
 
 
 class GoalOutcome(Struct, frozen=True, kw_only=True, array_like=True):

@@ -60,6 +60,7 @@ REMAINS = (
     "events: marks of event ids, without anything of the customer, until they run out (request_ttl_s)",
     "sites: the numbers subtracted from the models, under decision ids, for 7 days at most after the learner is done",
     "models: outcomes counted as `beyond`, as far as the models have not forgotten them by themselves",
+    "clusters: an answer moved a centre by a hundredth, an acceptance counts on a touch track; both fade by themselves",
     "version and time of the erasure, under the customer's id, for a day: nothing of before can be written after it",
     "receipt: this record, for 400 days",
 )

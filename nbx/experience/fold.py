@@ -109,7 +109,7 @@ def fold(
             return _NOTHING if decision is None else _timer(state, decision, entry, rules)
         case EventEntry():
             _feed_aggregates(state, entry, rules)
-            journeys.feed(state, entry.event.type, entry.at_ms, rules)
+            journeys.feed(state, entry.event.type, entry.at_ms, rules, entry.event.by)
             if entry.event.type == CONSENT:
                 fold_consent(state, entry.event, entry.at_ms)
             if entry.event.type not in SLOT_EVENTS:
@@ -291,7 +291,7 @@ def _settled(
         pauses = corrections.pauses_by(state, key)
     else:
         _recharge(state, slot, weighed(points, rules.experience) * (1.0 + decision.stakes), rules)
-        if slot.accepted and slot.outcome_at_ms >= state.last_touch_ms:
+        if slot.accepted and (slot.outcome_at_ms, slot.action) > (state.last_touch_ms, state.last_touch):
             state.last_touch, state.last_touch_ms = slot.action, slot.outcome_at_ms
         pauses = _repause(state, slot, decision.channel, key, rules)
         state.reserved.pop(key, None)
@@ -340,6 +340,7 @@ def _settled(
         rule=diagnosis.rule,
         previous_evidence=previous_evidence,
         previous_rule=previous_rule,
+        personalised=decision.personalised,
     )
 
 

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from nbx.catalog.rules import Rules
+from nbx.experience import journeys
 from nbx.experience.entries import (
     AbsorbEntry,
     AliasEntry,
@@ -130,12 +131,9 @@ def absorb(state: CustomerState, other: CustomerState, rules: Rules) -> None:
     state.goals = sorted([*state.goals, *other.goals], key=lambda watch: (watch.kept_until_ms, watch.decision_id))
     for purpose, said in other.consent.items():
         state.consent[purpose] = _latest_said(state.consent.get(purpose, said), said)
-    for journey, steps in other.journeys.items():
-        times = state.journeys.setdefault(journey, {})
-        for step, at_ms in steps.items():
-            times[step] = max(times.get(step, at_ms), at_ms)
-    for concern, turns in other.concerns.items():
-        state.concerns[concern] = [max(pair) for pair in zip(state.concerns.get(concern, turns), turns, strict=True)]
+    journeys.absorb(state, other, rules)
+    touch = max((state.last_touch_ms, state.last_touch), (other.last_touch_ms, other.last_touch))
+    state.last_touch_ms, state.last_touch = touch
     for name, at_ms in other.corrected.items():
         state.corrected[name] = max(state.corrected.get(name, at_ms), at_ms)
     state.recent = sorted([*state.recent, *other.recent], key=lambda each: (each.at_ms, each.decision_id))[-RECENT:]

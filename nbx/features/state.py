@@ -195,6 +195,9 @@ class CustomerState(Struct, array_like=True):
     last_touch: str = ""
     """Action that was accepted last."""
     last_touch_ms: int = 0
+    deeds: dict[str, list[list[int]]] = field(default_factory=dict)
+    """`<journey>.<step>` → when the customer and when the company did something for it since it was entered, epoch
+    milliseconds, ascending, the latest `limits.DEEDS` of each."""
 
 
 _DECODER = msgpack.Decoder(CustomerState)

@@ -1,14 +1,14 @@
 """From values to the vector x the models see.
 
 A layout is compiled once per release. Column 0 is the constant 1, then the declared features in their order, then the
-relationship. Column names are stable across releases (`age`, `tier=gold`, `city#3`), so a model carries over what it
-learned about a column whatever else changes.
+relationship, then the clusters. Column names are stable across releases (`age`, `tier=gold`, `city#3`), so a model
+carries over what it learned about a column whatever else changes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -22,6 +22,8 @@ from nbx.hashing import hash64
 
 RELATIONSHIP = ("balance", "strain", "ignored_30d", "minutes_since_prompt")
 """Built-in features: names, and the order in which they are encoded last."""
+CLUSTER_COLUMN = "cluster="
+"""What the names of the columns begin with that tell the customer's cluster: the last ones, where there are any."""
 _RELATIONSHIP_ENCODING = {
     "balance": Encoding(kind="standard", mean=0.0, sd=5.0),
     "strain": Encoding(kind="standard", mean=0.5, sd=0.5),
@@ -54,8 +56,9 @@ class VectorLayout:
     [1.0, 0.0, 1.0]
     """
 
-    def __init__(self, features: Sequence[Feature]) -> None:
+    def __init__(self, features: Sequence[Feature], clusters: int = 0) -> None:
         columns = ["bias"]
+        self._of: dict[str, tuple[str, ...]] = {}
         scaled: list[tuple[str, Encoding, int]] = []
         self._onehots: list[tuple[str, dict[Value, int]]] = []
         self._hashes: list[tuple[str, int, int]] = []
@@ -68,10 +71,13 @@ class VectorLayout:
                 self._hashes.append((feature.name, offset, encoding.buckets))
             elif encoding.kind != "none":
                 scaled.append((feature.name, encoding, offset))
-            columns += _column_names(feature.name, encoding)
+            self._of[feature.name] = tuple(_column_names(feature.name, encoding))
+            columns += self._of[feature.name]
         self._scaled_names = tuple(name for name, _, _ in scaled)
         scaled += [(name, _RELATIONSHIP_ENCODING[name], len(columns) + i) for i, name in enumerate(RELATIONSHIP)]
         self.columns = (*columns, *(f"relationship.{name}" for name in RELATIONSHIP))
+        self._first_cluster = len(self.columns)
+        self.columns += tuple(f"{CLUSTER_COLUMN}{k}" for k in range(clusters))
         self._offset = np.array([offset for _, _, offset in scaled], dtype=np.int64)
         self._is_log = np.array([encoding.kind == "log" for _, encoding, _ in scaled], dtype=np.bool_)
         self._shift = np.array([e.mean if e.kind == "standard" else 0.0 for _, e, _ in scaled], dtype=np.float64)
@@ -105,6 +111,15 @@ class VectorLayout:
             if value:
                 x[offset + _bucket(name, str(value), buckets)] = 1.0
         return x
+
+    def columns_of(self, features: Iterable[str]) -> tuple[str, ...]:
+        """Return the names of the columns that some features take."""
+        return tuple(column for name in features for column in self._of[name])
+
+    def mark(self, x: NDArray[np.float32], cluster: int) -> None:
+        """Note in `x`, in place, that the customer is of a cluster; -1: of none."""
+        if cluster >= 0:
+            x[self._first_cluster + cluster] = 1.0
 
 
 class Resolver:

@@ -29,6 +29,7 @@ from msgspec import Struct, structs
 from nbx.audit.metrics import CHANGES, EXPLORATION, HALF_LIFE, LEARNED, LEARNER_LAG_S, SNAPSHOT
 from nbx.audit.signals import Signals, encode_signals
 from nbx.bandits import kernels_learning
+from nbx.bandits.clusters import Answer, Clustering, ClusteringState
 from nbx.bandits.learner import LearnedSites, Learner
 from nbx.bandits.snapshot import Snapshot
 from nbx.bandits.snapshot import encode as encode_snapshot
@@ -37,7 +38,8 @@ from nbx.clock import SystemClock
 from nbx.decision.serving import Serving
 from nbx.decision.warm_up import warm_up
 from nbx.errors import NotReady, Unavailable, Unsupported
-from nbx.experience.entries import AnyOutcome, EraseEntry, decode_entry, outcomes_of
+from nbx.experience.causes import POSITIVE
+from nbx.experience.entries import AnyOutcome, EraseEntry, Outcome, decode_entry, outcomes_of
 from nbx.experience.erasure import encode_receipt, receipt_of
 from nbx.features.connection import RedisConnection
 from nbx.features.keys import (
@@ -105,6 +107,7 @@ class Checkpoint(Struct, frozen=True, kw_only=True):
     """Outcomes taken in since the beginning."""
     learner: bytes
     teaching: Teaching
+    clusters: ClusteringState | None = None
 
 
 class LogLearner:
@@ -127,6 +130,7 @@ class LogLearner:
         self._partitions = partitions
         self.learner = Learner()
         self.weighing = Weighing()
+        self.clusters = Clustering()
         self.step = 0
         self.learned = 0
         self.offsets: Offsets = {}
@@ -146,13 +150,14 @@ class LogLearner:
                 learned=self.learned,
                 learner=self.learner.checkpoint(),
                 teaching=self.weighing.teaching,
+                clusters=self.clusters.encode(),
             )
         )
 
     def snapshot(self) -> Snapshot:
         """Return what is served as of the last step."""
         snapshot = self.learner.snapshot(version=self.step, step=self.step)
-        return structs.replace(snapshot, quarantined=self.weighing.teaching.quarantined())
+        return structs.replace(snapshot, quarantined=self.weighing.teaching.quarantined(), **self.clusters.told())
 
     def restore(self, packed: bytes) -> None:
         """Continue from a checkpoint; `Unsupported` when this build cannot read it."""
@@ -162,6 +167,7 @@ class LogLearner:
                 raise ValueError(f"format {checkpoint.format}")  # noqa: TRY301 - one message for all
             self.learner = Learner.restore(checkpoint.learner)
             self.weighing = Weighing(checkpoint.teaching)
+            self.clusters = Clustering(checkpoint.clusters)
         except (msgspec.DecodeError, ValueError) as error:
             raise Unsupported(
                 f"the learner's checkpoint cannot be read ({error}); delete {MODEL_CHECKPOINT} and {MODEL_JOURNAL} to "
@@ -246,10 +252,29 @@ class LogLearner:
             except ValueError as error:
                 log.error("outcome %s/%d teaches nothing: %s", key, outcome.revision, error)
                 continue
+            if isinstance(outcome, Outcome):
+                self._tell_apart(outcome)
             previous[key, outcome.revision] = sites
             writes.append((outcome, msgspec.msgpack.encode(sites)))
         for at in range(0, len(writes), AT_ONCE):
             await asyncio.gather(*(self._store_sites(outcome, sites) for outcome, sites in writes[at : at + AT_ONCE]))
+
+    def _tell_apart(self, outcome: Outcome) -> None:
+        """Let an outcome teach the clusters, if the customer may be known by it."""
+        vector = self.clusters.vector(outcome.release, outcome.x) if outcome.personalised else None
+        accepted = outcome.outcome in POSITIVE and outcome.previous not in POSITIVE
+        if vector is not None and (accepted or not outcome.revision):
+            self.clusters.learn(
+                Answer(
+                    vector=vector,
+                    balance=outcome.balance,
+                    at_ms=outcome.at_ms,
+                    after=outcome.after,
+                    action=outcome.action,
+                    first=not outcome.revision,
+                    accepted=accepted,
+                )
+            )
 
     async def _forget(self, entry: EraseEntry, latest: Mapping[tuple[str, int], LearnedSites]) -> None:
         """Subtract what an erased customer taught, as far as it is on record."""
@@ -305,6 +330,9 @@ class LogLearner:
             plan = await self._serving.plan_of(release)
             self.learner.register_layout(release, plan.layout.columns)
             self.weighing.know(release, plan.rules.uses)
+            if (told := plan.catalog.clusters) is not None:
+                columns = plan.layout.columns_of(told.features)
+                self.clusters.register(release, told.features, told.count, plan.layout.columns, columns)
             self._layouts.add(release)
 
 

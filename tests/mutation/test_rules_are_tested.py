@@ -29,7 +29,9 @@ PAUSES = ("tests/unit/experience/test_pauses.py", *RULES[1:])
 QUIET = ("tests/unit/decision/test_quiet_hours.py", "tests/property/test_quiet_hours.py")
 CONSENT = ("tests/unit/experience/test_consent.py", *RULES)
 LEARNS = ("tests/unit/experience/test_consent.py", "tests/unit/runtime/test_learning_consent.py")
-JOURNEYS = ("tests/unit/experience/test_journeys.py",)
+JOURNEYS = ("tests/unit/experience/test_journeys.py", "tests/unit/experience/test_two_sides.py")
+STAKES = ("tests/unit/decision/test_telling_apart.py",)
+CLUSTERS = ("tests/unit/bandits/test_clusters.py", *STAKES)
 HOLDOUT = ("tests/unit/experience/test_holdout.py", *RULES)
 DEGRADED = ("tests/unit/decision/test_degraded.py", "tests/unit/decision/test_eligibility.py")
 BUDGETS = (
@@ -316,6 +318,56 @@ MUTATIONS = [
         ("turns[OPENED] > turns[RESOLVED]", "turns[OPENED] >= turns[RESOLVED] > 0"),
         ("now_ms - turns[OPENED] < concern.timeout_ms", "True"),
         ("            if not step.after or any(", "            if True or any("),
+        ('if side == COMPANY or by == "customer":', "if True:"),
+        ("[done[bisect_left(done, since_ms) :] for done", "[done for done"),
+        ("return sorted({*mine, *more})[-DEEDS:]", "return sorted([*mine, *more])[-DEEDS:]"),
+        ("return sorted({*mine, *more})[-DEEDS:]", "return sorted({*mine, *more})[:DEEDS]"),
+        ("done_ms <= entered_ms + within_ms", "done_ms < entered_ms + within_ms"),
+        ("            state.meetings.pop(key, None)", "            pass"),
+        ("return bool(step.does or step.owes) and all(", "return all("),
+        ("    for journey in rules.sided:\n", "    for journey in ():\n"),
+        ("if step.owes and times is not None:", "if times is not None:"),
+        ("for step in journey.steps if step.name == current)", "for step in journey.steps)"),
+    ),
+    *_of(
+        "decision/choice.py",
+        STAKES,
+        ("freedom = (1.0 - placement.placement.stakes) * (1.0 - facts.stakes)", "freedom = 1.0 - facts.stakes"),
+        ("* (1.0 + facts.stakes),", ","),
+        ('state.last_touch if facts.personalised else ""', "state.last_touch"),
+    ),
+    *_of(
+        "decision/facts.py",
+        STAKES,
+        ("journeys.stakes(known, rules)", "journeys.stakes(state, rules)"),
+        ("if model is not None and personalised else", "if model is not None else"),
+        ("        plan.layout.mark(x, cluster)\n", ""),
+    ),
+    *_of(
+        "bandits/snapshot.py",
+        CLUSTERS,
+        ("if step.count >= TRACK_COUNT:", "if True:"),
+        (
+            "next_touch.setdefault((step.cluster, step.after), step.next)",
+            "next_touch[step.cluster, step.after] = step.next",
+        ),
+        ("<= room:", "<= room + 9:"),
+        (".argmin())", ".argmax())"),
+    ),
+    *_of(
+        "bandits/clusters.py",
+        CLUSTERS,
+        ("        found[at < 0] = 0.0\n", ""),
+        ("            if release < state.release:\n", "            if False:\n"),
+        ("kmeans.learn_predict_one(x) if answer.first else kmeans.predict_one(x)", "kmeans.learn_predict_one(x)"),
+        ("    different = np.unique(vectors, axis=0)\n", "    return vectors[:count]\n    different = vectors\n"),
+        ("STARTS = 16", "STARTS = 1"),
+    ),
+    *_of(
+        "bandits/tracks.py",
+        CLUSTERS,
+        ("if balance * self.size.at(now_ms) < self.balance.at(now_ms):", "if False:"),
+        ("min(self.transitions, key=", "max(self.transitions, key="),
     ),
     *_of(
         "experience/holdout.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -235,3 +236,34 @@ def test_a_customer_who_was_erased_begins_anew() -> None:
     found = rebuilt(desk.log())
     assert [each.doubt for each, _ in found] == ["", "", ""]
     assert not found[-1][1].reserved
+
+
+def test_stakes_and_clusters_come_out_again() -> None:
+    """What the model said of a customer is taken from the record, where a customer is from the log."""
+    text = """
+journeys: {start: {steps: {funded: {event: deposit, stakes: 0.5}}}}
+clusters: {features: [age], count: 3, track_weight: 2}
+"""
+    desk = Desk(small_plan(CATALOG + text))
+    at = np.array([desk.plan.layout.columns.index("age")])
+    desk.model = replace(desk.model, cluster_at=at, centres=np.array([[-2.0], [0.0], [2.0]], np.float32))
+    for number, customer in enumerate(CUSTOMERS * 3):
+        run(desk.events.change_profile(customer, {"age": 20.0 + 15.0 * (number % 4)}))
+        if number % 2:
+            desk.record("deposit", customer_id=customer)
+        desk.decide(customer)
+        desk.pass_time(HOUR_MS)
+    past, found = Rebuilder(CUSTOMERS, desk.plan, desk.plan, {1: desk.plan}.__getitem__), []
+    for entry in sorted(desk.log(), key=lambda each: each.at_ms):
+        known = past.take(entry)
+        if known is not None:
+            assert not known.doubt
+            request = DecideRequest(customer_id=entry.customer_id, placement="hero")
+            salt, decision_id = known.entry.policy.salt, known.entry.decision_id
+            choice = decide(desk.plan, desk.model, known.state, request, decision_id, entry.at_ms, salt=salt)
+            assert choice.policy == known.entry.policy
+            assert choice.x.tobytes() == known.entry.x
+            found.append((known.entry.stakes, known.entry.cluster))
+        past.fold(entry)
+    assert {stakes for stakes, _ in found} == {0.0, 0.5}
+    assert {cluster for _, cluster in found} == {0, 1, 2}
