@@ -60,6 +60,8 @@ def catalog_with(offers: Iterable[str] = sorted(OFFERS)) -> str:
 catalog: tests
 attribution: 7d
 correction: 7d
+journeys:
+  opening: {{steps: {{opened: {{event: account_opened, does: [deposit], owes: {{events: [card_sent], within: 1d}}}}}}}}
 features:
   age: {{type: number, encode: {{standard: {{mean: 42, sd: 15}}}}, default: 42}}
   hour: {{type: number, from: context, encode: {{standard: {{mean: 13, sd: 5}}}}, default: 13}}

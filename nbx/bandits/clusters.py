@@ -136,6 +136,11 @@ class Clustering:
         own = set(columns)
         self._at[release] = np.array([places[name] if name in own else -1 for name in state.columns], np.int64)
 
+    @property
+    def features(self) -> frozenset[str]:
+        """By which customers are told apart."""
+        return frozenset(self._state.features)
+
     def vector(self, release: int, x: bytes) -> bytes | None:
         """Take the declared columns out of x, float32[d]; None: this release tells customers apart otherwise."""
         at = self._at.get(release)

@@ -29,7 +29,7 @@ from msgspec import Struct, structs
 from nbx.audit.metrics import CHANGES, EXPLORATION, HALF_LIFE, LEARNED, LEARNER_LAG_S, SNAPSHOT
 from nbx.audit.signals import Signals, encode_signals
 from nbx.bandits import kernels_learning
-from nbx.bandits.clusters import Answer, Clustering, ClusteringState
+from nbx.bandits.clusters import Clustering, ClusteringState
 from nbx.bandits.learner import LearnedSites, Learner
 from nbx.bandits.snapshot import Snapshot
 from nbx.bandits.snapshot import encode as encode_snapshot
@@ -38,7 +38,6 @@ from nbx.clock import SystemClock
 from nbx.decision.serving import Serving
 from nbx.decision.warm_up import warm_up
 from nbx.errors import NotReady, Unavailable, Unsupported
-from nbx.experience.causes import POSITIVE
 from nbx.experience.entries import AnyOutcome, EraseEntry, Outcome, decode_entry, outcomes_of
 from nbx.experience.erasure import encode_receipt, receipt_of
 from nbx.features.connection import RedisConnection
@@ -55,6 +54,7 @@ from nbx.features.lease import Lease
 from nbx.features.store import LogEntry, Store
 from nbx.ids import decision_ref
 from nbx.limits import ERASURE_KEPT_MS
+from nbx.runtime import telling_apart
 from nbx.runtime.erasing import on_record
 from nbx.runtime.process import connect, log, pause, stop_event
 from nbx.runtime.weighing import Weighing, observation_of
@@ -253,28 +253,11 @@ class LogLearner:
                 log.error("outcome %s/%d teaches nothing: %s", key, outcome.revision, error)
                 continue
             if isinstance(outcome, Outcome):
-                self._tell_apart(outcome)
+                telling_apart.teach(self.clusters, outcome)
             previous[key, outcome.revision] = sites
             writes.append((outcome, msgspec.msgpack.encode(sites)))
         for at in range(0, len(writes), AT_ONCE):
             await asyncio.gather(*(self._store_sites(outcome, sites) for outcome, sites in writes[at : at + AT_ONCE]))
-
-    def _tell_apart(self, outcome: Outcome) -> None:
-        """Let an outcome teach the clusters, if the customer may be known by it."""
-        vector = self.clusters.vector(outcome.release, outcome.x) if outcome.personalised else None
-        accepted = outcome.outcome in POSITIVE and outcome.previous not in POSITIVE
-        if vector is not None and (accepted or not outcome.revision):
-            self.clusters.learn(
-                Answer(
-                    vector=vector,
-                    balance=outcome.balance,
-                    at_ms=outcome.at_ms,
-                    after=outcome.after,
-                    action=outcome.action,
-                    first=not outcome.revision,
-                    accepted=accepted,
-                )
-            )
 
     async def _forget(self, entry: EraseEntry, latest: Mapping[tuple[str, int], LearnedSites]) -> None:
         """Subtract what an erased customer taught, as far as it is on record."""
@@ -330,9 +313,7 @@ class LogLearner:
             plan = await self._serving.plan_of(release)
             self.learner.register_layout(release, plan.layout.columns)
             self.weighing.know(release, plan.rules.uses)
-            if (told := plan.catalog.clusters) is not None:
-                columns = plan.layout.columns_of(told.features)
-                self.clusters.register(release, told.features, told.count, plan.layout.columns, columns)
+            telling_apart.register(self.clusters, plan)
             self._layouts.add(release)
 
 

@@ -75,6 +75,27 @@ def test_the_policy_report_of_the_release_in_force_is_the_log(service: Running, 
     assert strict["reliable"] is False
 
 
+def test_the_journeys_report_tells_where_both_sides_met(service: Running) -> None:
+    rows = [
+        ("report-0", "account_opened"),
+        ("report-0", "card_sent"),
+        ("report-0", "deposit"),
+        ("report-1", "account_opened"),
+    ]
+    for number, (customer, kind) in enumerate(rows):
+        service.record({"event_id": f"journey-{number}", "type": kind, "customer_id": customer})
+    report = read(service, "journeys", since="1h")
+    (opened,) = report["steps"]
+    assert (opened["journey"], opened["step"], opened["entries"], opened["open"]) == ("opening", "opened", 2, 0)
+    assert (opened["harmony"]["count"], opened["harmony"]["share"]) == (2, 0.5)
+    assert opened["harmony"]["examples"] == ["report-1"]
+    assert read(service, "journeys", since="1h", until="59m")["steps"][0]["entries"] == 0
+    told = nbx(service, "report", "journeys", "--since", "1h", COLUMNS="100")
+    assert told.code == 0, told.err
+    assert "opening.opened: the customer did not, such as with report-1" in told.out
+    assert nbx(service, "report", "journeys", "--json").json()["steps"][0]["entries"] == 2
+
+
 def test_what_is_asked_wrongly_is_named(service: Running) -> None:
     cases: tuple[tuple[str, dict[str, Any], int, str, str], ...] = (
         ("learning", {"since": "yesterday"}, 400, "time_invalid", "since"),
@@ -94,7 +115,7 @@ def test_what_is_asked_wrongly_is_named(service: Running) -> None:
 
 def test_reports_need_the_audit_scope(service: Running) -> None:
     key, _ = service.new_key("decide", "events", "catalog")
-    for path in ("learning", "policy?release=1"):
+    for path in ("learning", "journeys", "policy?release=1"):
         assert service.http.get(f"/v1/reports/{path}", headers=service.headers(key)).status_code == 403
 
 
@@ -125,4 +146,4 @@ def test_the_log_is_exported(service: Running, tmp_path: Path, answered: list[st
 
 def test_the_schema_documents_the_reports(service: Running) -> None:
     schema = service.http.get("/schema").json()
-    assert {"/v1/reports/learning", "/v1/reports/policy"} <= schema["paths"].keys()
+    assert {"/v1/reports/learning", "/v1/reports/policy", "/v1/reports/journeys"} <= schema["paths"].keys()

@@ -237,7 +237,7 @@ MUTATIONS = [
         ("        insort(times, at_ms // 1000)\n", "        times = [*times, at_ms // 1000]\n"),
         ("    at_s = slot.exposed_at_ms // 1000\n", "    at_s = slot.seen_at_ms // 1000\n"),
         ("            times.remove(at_s)\n", "            pass\n"),
-        ("    state.reserved.pop(key, None)\n    slot.revision += 1", "    slot.revision += 1"),
+        ("        state.reserved.pop(key, None)\n    diagnosis =", "    diagnosis ="),
         (
             'if slot.outcome in ("declined", "dismissed", "ignored") and',
             'if slot.outcome in ("declined", "ignored") and',

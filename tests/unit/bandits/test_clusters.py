@@ -130,7 +130,7 @@ def test_a_later_outcome_of_a_slot_is_no_new_answer_but_may_be_an_acceptance() -
     for number in range(WARM_UP):
         clustering.learn(answer(np.array([float(number % 2), 0.0]), number))
     before = clustering.told()
-    clustering.learn(answer(np.array([1.0, 0.0]), WARM_UP, first=False, accepted=True, after="card", action="loan"))
+    clustering.learn(answer(np.array([0.9, 0.0]), WARM_UP, first=False, accepted=True, after="card", action="loan"))
     after = clustering.told()
     assert (after["centres"], after["cluster_sizes"]) == (before["centres"], before["cluster_sizes"])
     assert [(step.cluster, step.after, step.next) for step in after["track"]] == [(1, "card", "loan")]
