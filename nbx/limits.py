@@ -34,6 +34,8 @@ COMMIT_ATTEMPTS = 8
 """Reloads after version conflicts before a decision degrades: beyond it, someone is hammering one customer."""
 CANDIDATES = 1024
 """Actions with a treatment for one placement: kernels and records are sized for it."""
+OBLIGATIONS = 64
+"""Topics per customer of which it is kept when the company failed and made good: more than a catalog has."""
 PROMISES = 16
 """Promises kept in mind per customer: the oldest that is settled makes room, then the oldest."""
 RECENT = 8

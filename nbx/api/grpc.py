@@ -291,6 +291,7 @@ def _event(event: Any) -> Event | EventResult:
         effort=event.effort if event.HasField("effort") else None,
         properties=properties,
         at=event.at_ms or None,
+        text=event.text,
     )
 
 
@@ -328,6 +329,18 @@ def _reply(reply: DecideReply) -> Any:
         snapshot=reply.snapshot,
         took_ms=reply.took_ms,
         explanation_json=_json(reply.explanation),
+        continues=[
+            pb.Continued(
+                kind=thread.kind,
+                name=thread.name,
+                channel=thread.channel,
+                opened_at_ms=thread.opened_at,
+                last_at_ms=thread.last_at,
+                last=thread.last,
+                due_at_ms=thread.due_at,
+            )
+            for thread in reply.continues
+        ],
     )
 
 

@@ -19,6 +19,7 @@ from nbx.catalog.model import LAYERS, OutcomeName
 from nbx.catalog.names import Names, numbered
 from nbx.catalog.vocabulary import CLUSTER
 from nbx.features.schema import Aggregate, Feature
+from nbx.features.vector import RELATIONSHIP as BUILT_IN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 RESERVED_FEATURES = frozenset({*RELATIONSHIP, CLUSTER})
 """Names of features that every catalog has without declaring them."""
-BUILT_IN_WIDTH = 1 + len(RELATIONSHIP)
+BUILT_IN_WIDTH = 1 + len(BUILT_IN)
 """Columns of x that are not declared: the intercept and one per relationship feature; besides one per cluster."""
 NONE = "none"
 """The choice to stay silent; no action may be called that."""
@@ -128,6 +129,7 @@ def _action_faults(action: Action, names: Names) -> Iterator[Finding]:
         yield found(path, "reserved", "`none` is the choice to stay silent: choose another name")
     yield from names.unknown("group", [(f"{path}.group", action.group)])
     yield from names.unknown("action", numbered(f"{path}.not_with", action.not_with))
+    yield from names.unknown("topic", numbered(f"{path}.resolves", action.resolves))
     if action.name in action.not_with:
         yield found(
             f"{path}.not_with", "with_itself", "names the action itself, which is in a slate once anyway: remove"

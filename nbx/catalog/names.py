@@ -17,6 +17,8 @@ PATIENCE = 50_000
 HINT = 200
 """Names whose comparison takes as long as the rest of a suggestion."""
 
+_NOWHERE = {"channel": " No placement has it", "topic": " No action and no group has it"}
+
 
 class Names:
     """Everything that can be referred to, by kind.
@@ -45,6 +47,8 @@ class Names:
             "budget": {budget.name for budget in catalog.budgets},
             "journey": self.journeys,
             "concern": {concern.name for concern in catalog.concerns},
+            "topic": {action.topic for action in catalog.actions}
+            | {topic for group in catalog.groups for topic in (group.topic, group.name)},
         }
         self._patience = PATIENCE
 
@@ -64,7 +68,7 @@ class Names:
         """
         if known is None:
             known = self._known[kind]
-            where = " No placement has it" if kind == "channel" else f" Declare it under {kind}s"
+            where = _NOWHERE.get(kind, f" Declare it under {kind}s")
         else:
             where = f" There are {', '.join(known):.300}"
         for path, name in references:

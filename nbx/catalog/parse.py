@@ -136,7 +136,11 @@ def _time_zone(read: Reader, node: Node | None) -> tuple[str, str]:
 
 
 def _experience(read: Reader, node: Node | None) -> ExperiencePolicy:
-    fields = read.fields(node, ("half_life", "loss_aversion", "exchange", "floor", "points"))
+    known = (
+        "half_life", "loss_aversion", "exchange", "floor", "points", "sentiment", "effort", "promise_kept",
+        "promise_broken", "obligation", "recovery_boost", "asks_per_give",
+    )  # fmt: skip
+    fields = read.fields(node, known)
     plain = ExperiencePolicy()
     outcomes: tuple[OutcomeName, ...] = get_args(OutcomeName)
     points = read.fields(fields.get("points"), outcomes)
@@ -150,6 +154,13 @@ def _experience(read: Reader, node: Node | None) -> ExperiencePolicy:
             for name in outcomes
             if name in points
         },
+        sentiment=read.number(fields.get("sentiment"), plain.sentiment, least=0.0, most=FACTOR),
+        effort=read.number(fields.get("effort"), plain.effort, least=0.0, most=FACTOR),
+        promise_kept=read.number(fields.get("promise_kept"), plain.promise_kept, least=0.0, most=FACTOR),
+        promise_broken=read.number(fields.get("promise_broken"), plain.promise_broken, least=-FACTOR, most=0.0),
+        obligation_ms=read.duration(fields.get("obligation"), plain.obligation_ms),
+        recovery_boost=read.number(fields.get("recovery_boost"), plain.recovery_boost, least=1.0, most=FACTOR),
+        asks_per_give=read.number(fields.get("asks_per_give"), plain.asks_per_give, least=0.0, most=FACTOR),
     )
 
 

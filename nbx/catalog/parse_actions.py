@@ -17,6 +17,7 @@ from nbx.catalog.model import (
     Limit,
     Pause,
     Placement,
+    PromisePolicy,
     Treatment,
 )
 from nbx.catalog.readers import FACTOR, is_nothing
@@ -120,7 +121,7 @@ def action(read: Reader, name: str, node: Node) -> Action:
     """Read one action."""
     known = (
         "group", "class", "topic", "value", "customer_value", "gives", "asks", "limits", "pause", "not_with", "cost",
-        "lever", "context_weights", *_POLICY, "attention", "owner", "treatments",
+        "lever", "context_weights", *_POLICY, "attention", "owner", "treatments", "resolves",
     )  # fmt: skip
     fields = read.fields(node, known, required=("group", "treatments"))
     value, value_strength = _value(read, fields.get("value"))
@@ -137,6 +138,7 @@ def action(read: Reader, name: str, node: Node) -> Action:
         limits=limits_of(read, fields.get("limits")),
         pause=pause_of(read, fields.get("pause")),
         not_with=read.names(fields.get("not_with")),
+        resolves=read.names(fields.get("resolves")),
         cost=read.money(fields.get("cost"), 0.0),
         lever=read.number(fields.get("lever"), 1.0, least=0.0, most=FACTOR),
         context_weights=_weights(read, fields.get("context_weights")),
@@ -171,8 +173,15 @@ def _value(read: Reader, node: Node | None) -> tuple[float, float]:
     return prior, read.above_zero(fields.get("strength"), VALUE_STRENGTH)
 
 
+def _promise(read: Reader, node: Node | None) -> PromisePolicy | None:
+    if node is None or node.kind == "broken" or is_nothing(node):
+        return None
+    fields = read.fields(node, ("what", "within"), required=("what", "within"))
+    return PromisePolicy(what=read.name(fields.get("what")), within_ms=read.duration(fields.get("within"), 1))
+
+
 def _treatment(read: Reader, name: str, node: Node) -> Treatment:
-    fields = read.fields(node, ("placements", "content", *_POLICY), required=("placements",))
+    fields = read.fields(node, ("placements", "content", "promise", *_POLICY), required=("placements",))
     placements = tuple(read.name(item) for item in read.items(fields.get("placements")))
     content = fields.get("content")
     read.fields(content, tuple(key.text for key, _ in content.entries) if content else ())
@@ -180,5 +189,6 @@ def _treatment(read: Reader, name: str, node: Node) -> Treatment:
         name=name,
         placements=placements,
         content=read.any_value(content) if content is not None and content.kind == "map" else {},
+        promise=_promise(read, fields.get("promise")),
         **_policy(read, fields),
     )

@@ -32,7 +32,7 @@ def _example(read: Reader, name: str, node: Node) -> Example:
 def _given(read: Reader, node: Node | None) -> Given:
     known = (
         "placement", "slots", "customer", "request", "relationship", "journey", "concern", "seen", "paused", "consent",
-        "spent", "holdout", "at",
+        "obligations", "spent", "holdout", "at",
     )  # fmt: skip
     fields = read.fields(node, known, required=("placement",))
     plain = Given(placement=read.name(fields.get("placement")))
@@ -50,6 +50,7 @@ def _given(read: Reader, node: Node | None) -> Given:
         },
         paused=read.names(fields.get("paused")),
         consent={name: read.boolean(each) for name, each in read.any_named(fields.get("consent"), most=NAME_LENGTH)},
+        obligations=read.names(fields.get("obligations")),
         spent=read.names(fields.get("spent")),
         holdout=read.choice(fields["holdout"], _HOLDOUTS, "silent") if "holdout" in fields else "",
         at_ms=read.moment(fields.get("at"), plain.at_ms),

@@ -19,7 +19,7 @@ from nbx.catalog.budgets import BudgetPlan, ResourceUse, budget_plans, resource_
 from nbx.catalog.condition_code import Evaluate, compile_all
 from nbx.catalog.conditions import Condition, compile_condition
 from nbx.catalog.model import LAYERS, Action, Catalog, Exploration, Group, Layer, Limit, Placement, Policy, Treatment
-from nbx.catalog.rules import OVERALL, Rules, channel_scope, class_scope, group_scope
+from nbx.catalog.rules import OVERALL, Rules, channel_scope, class_scope, group_scope, topic_of
 from nbx.catalog.vocabulary import is_personal_path, vocabulary
 from nbx.features.schema import Value
 from nbx.features.state import CustomerState
@@ -120,6 +120,14 @@ class PlacementPlan:
     lever: NDArray[np.float32]
     promotional: NDArray[np.bool_]
     """Blocked below the experience floor."""
+    on_topic: dict[str, Positions]
+    """Topic → promotional actions of it, blocked while an obligation is open."""
+    recovery: Positions
+    """Recovery actions, worth more meanwhile."""
+    asking: Positions
+    """Promotional actions that ask something."""
+    asks: NDArray[np.float64]
+    """(len(asking),) how much they ask."""
     mandatory: NDArray[np.bool_]
     optional: Positions
     """Actions that are not mandatory."""
@@ -231,6 +239,16 @@ class Plan:
             context_weight=np.ones(len(actions), dtype=np.float32),
             lever=np.array([a.lever * g.lever for a, g in zip(actions, groups, strict=True)], dtype=np.float32),
             promotional=np.array([a.action_class == "promotional" for a in actions], dtype=bool),
+            on_topic={
+                topic: _where(
+                    a.action_class == "promotional" and topic_of(a, g) == topic
+                    for a, g in zip(actions, groups, strict=True)
+                )
+                for topic in dict.fromkeys(topic_of(a, g) for a, g in zip(actions, groups, strict=True))
+            },
+            recovery=_where(a.action_class == "recovery" for a in actions),
+            asking=(asking := _where(a.action_class == "promotional" and bool(a.asks) for a in actions)),
+            asks=np.array([len(actions[position].asks) for position in asking], dtype=np.float64),
             mandatory=mandatory,
             optional=np.flatnonzero(~mandatory),
             consenting=_where(a.action_class not in consent.exempt for a in actions),

@@ -44,6 +44,11 @@ def class_scope(name: str) -> str:
     return f"class:{name}"
 
 
+def topic_of(action: Action, group: Group) -> str:
+    """Return the topic of an action's obligations: its own, its group's, or the group's name."""
+    return action.topic or group.topic or group.name
+
+
 @dataclass(frozen=True, slots=True)
 class ActionRules:
     """Policies of one action, its group's defaults applied."""
@@ -57,6 +62,12 @@ class ActionRules:
     """Scopes in which its exposures count, but for the channel's and the overall one."""
     pauses: tuple[tuple[str, Pause], ...]
     """(scope, what an outcome of the action pauses there), but for the channel's."""
+    topic: str
+    """Of obligations: the action's, the group's, or the group's name."""
+    gives: tuple[str, ...]
+    asks: tuple[str, ...]
+    resolves: tuple[str, ...]
+    """Topics that an acceptance makes good."""
 
 
 class Rules:
@@ -84,6 +95,8 @@ class Rules:
         Those with stakes.
     turns : dict
         Event type → (concern, 0: it opens it, 1: it resolves it).
+    undertakings : dict
+        (action, treatment) → what accepting it promises.
     profile : frozenset
         Declared profile features.
     uses : dict
@@ -145,8 +158,18 @@ class Rules:
                     )
                     if pause is not None
                 ),
+                topic_of(action, self.groups[action.group]),
+                action.gives,
+                action.asks,
+                action.resolves,
             )
             for action in catalog.actions
+        }
+        self.undertakings = {
+            (action.name, treatment.name): treatment.promise
+            for action in catalog.actions
+            for treatment in action.treatments
+            if treatment.promise is not None
         }
         self.keep_s = -(-max(_windows_ms(catalog)) // 1000)
         self.remember_ms = catalog.attribution_ms + catalog.correction_ms

@@ -18,8 +18,13 @@ RELATIONSHIP: dict[str, tuple[float, float]] = {
     "strain": (0.0, 1.0),
     "ignored_30d": (0.0, math.inf),
     "minutes_since_prompt": (0.0, 10_080.0),
+    "asked": (0.0, math.inf),
+    "given": (0.0, math.inf),
+    "obligations": (0.0, math.inf),
+    "promises_broken": (0.0, math.inf),
+    "promises_open": (0.0, math.inf),
 }
-"""Built-in relationship features, each with its least and greatest value; minutes end at a week."""
+"""What conditions read of the relationship, each with its least and greatest value; minutes end at a week."""
 CLUSTER = "cluster"
 """Under `relationship` too, where the catalog declares clusters: the customer's, -1: none yet."""
 

@@ -24,7 +24,8 @@ from nbx.decision.messages import DecideRequest
 from nbx.decision.quiet_hours import next_quiet
 from nbx.decision.slate import Slate, draw_slate
 from nbx.experience.consent import may_learn
-from nbx.experience.entries import PolicyRecord, Removed, SharedLimit
+from nbx.experience.entries import Continued, PolicyRecord, Removed, SharedLimit
+from nbx.experience.threads import continued
 from nbx.features.state import CustomerState
 
 
@@ -62,6 +63,8 @@ class Choice(Struct, frozen=True, gc=False):
     """Of the journey steps that the customer is in."""
     segments: tuple[str, ...] = ()
     """Values of the catalog's `segments`."""
+    continues: tuple[Continued, ...] = ()
+    """Open threads of the customer that were last touched on another channel."""
     after: str = ""
     """Action accepted last before; empty without consent to personalise."""
 
@@ -170,4 +173,5 @@ def decide(
         stakes=facts.stakes,
         segments=tuple([str(facts.values[name]) for name in plan.catalog.segments]),
         after=after,
+        continues=continued(state, plan.rules, now_ms, placement.placement.channel) if facts.personalised else (),
     )

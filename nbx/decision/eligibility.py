@@ -2,7 +2,7 @@
 
 A rule can only remove. The first reason found is the one reported, in the order of `nbx.catalog.model.REASONS`: what
 the caller and the holdout say, terms, consent, the engagement policy in its three layers, then how the customer is
-treated: experience floor, quiet hours, pauses, gaps, limits, and at last budgets.
+treated: experience floor, open obligations, asks without gives, quiet hours, pauses, gaps, limits, and at last budgets.
 """
 
 from __future__ import annotations
@@ -77,10 +77,7 @@ def candidates(
         if failure is not None:
             filter_.remove(check.positions, *failure)
     treatments = _choose_treatments(filter_, placement, conditions, facts.now_ms)
-    if facts.balance < (floor := plan.rules.experience.floor):
-        filter_.remove(
-            np.flatnonzero(placement.promotional), "experience_floor", f"balance {facts.balance:.2f} < {floor:g}"
-        )
+    _keep_peace(filter_, plan, placement, facts)
     until_ms = quiet(plan.catalog.contact.quiet_hours, placement.placement.channel, facts.zone, facts.now_ms)
     if until_ms:
         filter_.remove(placement.quieted, "quiet_hours", f"{facts.zone}, until {until_ms}")
@@ -97,7 +94,11 @@ def candidates(
         for position, detail in unaffordable(placement.budgets, purse, facts.now_ms):
             filter_.remove(np.array([position]), "budget_spent", detail)
     left = np.flatnonzero(filter_.open)
-    return Candidates(left, tuple(filter_.removed), treatments, _context_weight(placement, conditions))
+    weight = _context_weight(placement, conditions)
+    if facts.obligations and len(placement.recovery):
+        weight = weight.copy()
+        weight[placement.recovery] *= np.float32(plan.rules.experience.recovery_boost)
+    return Candidates(left, tuple(filter_.removed), treatments, weight)
 
 
 class _Filter:
@@ -187,6 +188,22 @@ def _keep_terms(filter_: _Filter, placement: PlacementPlan, now_ms: int) -> None
             filter_.remove(term.positions, "not_started", f"from {term.starts_ms}")
         elif term.ends_ms and now_ms >= term.ends_ms:
             filter_.remove(term.positions, "ended", f"at {term.ends_ms}")
+
+
+def _keep_peace(filter_: _Filter, plan: Plan, placement: PlacementPlan, facts: Facts) -> None:
+    """Take out what the relationship does not bear now: overdrawn, owing, or asking without giving."""
+    if facts.balance < (floor := plan.rules.experience.floor):
+        filter_.remove(
+            np.flatnonzero(placement.promotional), "experience_floor", f"balance {facts.balance:.2f} < {floor:g}"
+        )
+    for topic, since_ms in facts.obligations.items():
+        if topic in placement.on_topic:
+            filter_.remove(placement.on_topic[topic], "obligation_open", f"{topic}, since {since_ms}")
+    if (most := plan.rules.experience.asks_per_give) and len(placement.asking):
+        over = placement.asking[facts.asked + placement.asks > most * (facts.given + 1.0)]
+        filter_.remove(
+            over, "asks_too_much", f"asked {facts.asked:.2f}, given {facts.given:.2f}, at most {most:g} each"
+        )
 
 
 def _choose_treatments(

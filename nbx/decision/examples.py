@@ -24,7 +24,7 @@ from nbx.decision.messages import DecideRequest
 from nbx.experience.holdout import assignment
 from nbx.features.aggregates import HOUR_MS
 from nbx.features.schema import Aggregate, Value
-from nbx.features.state import Consent, CustomerState, Pause, ProfileValue
+from nbx.features.state import Consent, CustomerState, Pause, ProfileValue, Tally
 from nbx.limits import BUCKETS
 
 SALT = "example"
@@ -96,7 +96,9 @@ def given_state(plan: Plan, given: Given) -> CustomerState:
         state.last_prompt_ms = seen_s[-1] * 1000
     state.pauses = {action: Pause(now_ms + 86_400_000, "declined", "example/0") for action in given.paused}
     state.consent = {purpose: Consent(granted, now_ms) for purpose, granted in given.consent.items()}
+    state.obligations = {topic: [now_ms, 0] for topic in given.obligations}
     told = given.relationship
+    state.asked, state.given = (Tally(told.get(name, 0.0), now_ms) for name in ("asked", "given"))
     if "strain" in told:
         state.balance = _balance_at(told["strain"])
     state.balance = told.get("balance", state.balance)

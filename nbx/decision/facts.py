@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from nbx.decision.quiet_hours import zone_of
 from nbx.experience import journeys
 from nbx.experience.consent import may_contact, may_personalise
 from nbx.experience.holdout import assignment
+from nbx.experience.obligations import open_topics
 from nbx.experience.relationship import relationship_features
 from nbx.features.schema import Value
 from nbx.features.state import CustomerState
@@ -49,6 +51,11 @@ class Facts(NamedTuple):
     """Profile features the placement uses that were known, but are too old to be believed; sorted."""
     quarantined: tuple[str, ...] = ()
     """Profile features the placement uses that nobody may rely on; sorted."""
+    obligations: Mapping[str, int] = MappingProxyType({})
+    """Topics with an open obligation → since when, whatever the consent."""
+    asked: float = 0.0
+    """Of the relationship, whatever the consent; likewise the next."""
+    given: float = 0.0
     stakes: float = 0.0
     """Highest of the journey steps that the customer is in."""
     x: NDArray[np.float32] | None = None
@@ -71,7 +78,7 @@ def gather(
     """
     rules, catalog = plan.rules, plan.catalog
     relationship = relationship_features(state, now_ms, rules.experience)
-    balance = relationship["balance"]
+    balance, asked, given = relationship["balance"], relationship["asked"], relationship["given"]
     uses = rules.uses[placement.placement.name]
     stale: list[str] = []
     values = plan.resolver.resolve(state, request.context, now_ms, stale)
@@ -109,6 +116,9 @@ def gather(
         now_ms=now_ms,
         stale=tuple(sorted(uses.intersection(stale))) if stale else (),
         quarantined=tuple(distrusted),
+        obligations=open_topics(state, now_ms, rules.experience),
+        asked=asked,
+        given=given,
         stakes=journeys.stakes(known, rules) if rules.staked else 0.0,
         x=x,
     )

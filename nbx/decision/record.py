@@ -73,6 +73,7 @@ def decision_entry(
         cluster=int(choice.relationship.get(CLUSTER, -1)),
         segments=choice.segments,
         after=choice.after,
+        continues=choice.continues,
     )
 
 
@@ -99,6 +100,7 @@ def reply(entry: DecisionEntry, choice: Choice, explanation: Any) -> DecideReply
         snapshot=entry.snapshot,
         took_ms=entry.took_us / 1000,
         explanation=explanation,
+        continues=entry.continues,
     )
 
 

@@ -13,6 +13,8 @@ from nbx.experience.causes import CAUSES
 from nbx.experience.consent import CONSENT, check_consent
 from nbx.experience.entries import Event
 from nbx.experience.lifecycle import AGENT_EVENTS, SLOT_EVENTS, OpenDecision
+from nbx.experience.obligations import RESOLVED_EVENT
+from nbx.experience.promises import BROKEN, KEPT, PROMISE, due_of
 from nbx.features.schema import checked_values
 from nbx.ids import checked_id, decision_ref
 from nbx.limits import FUTURE_MS, MONEY, NAME_LENGTH, PAST_MS, TEXT_LENGTH
@@ -45,16 +47,46 @@ def checked_event(event: Event, now_ms: int, channels: Collection[str]) -> tuple
         )
     if event.type == CONSENT:
         check_consent(event, channels)
+    if event.type in (PROMISE, KEPT, BROKEN, RESOLVED_EVENT):
+        _check_promise(event, _at_ms(event, now_ms))
     if event.cause and event.cause not in CAUSES:
         raise Invalid(f"cause is {event.cause!r}; it must be one of {', '.join(CAUSES)}", field="cause")
     if len(event.reason) > TEXT_LENGTH:
         raise TooLarge(f"reason has more than {TEXT_LENGTH} characters", field="reason")
+    if len(event.text) > TEXT_LENGTH:
+        raise TooLarge(f"text has {len(event.text)} characters, at most {TEXT_LENGTH} are allowed", field="text")
     _check_range(event.value, "value", -MONEY, MONEY)
     _check_range(event.sentiment, "sentiment", -1.0, 1.0)
     _check_range(event.effort, "effort", 1.0, 7.0)
     properties = checked_values(event.properties, {}, "properties")
     at_ms = _at_ms(event, now_ms)
     return structs.replace(event, properties=properties, at=at_ms), at_ms
+
+
+def _check_promise(event: Event, at_ms: int) -> None:
+    """Check what is said about a promise or an obligation."""
+    said = event.properties
+    if event.type == BROKEN:
+        raise Invalid(f"`{BROKEN}` happens by itself when a promise runs out: do not send it", field="type")
+    for name in ("what", "topic"):
+        named = said.get(name, "")
+        if not isinstance(named, str) or len(named) > NAME_LENGTH or not named.isprintable():
+            words = f"properties.{name} must be a name of at most {NAME_LENGTH} printable characters"
+            raise Invalid(words, field=f"properties.{name}")
+    if event.type != RESOLVED_EVENT and not said.get("what"):
+        raise Invalid(f"`{event.type}` needs properties.what: what is promised", field="properties.what")
+    if event.type != PROMISE:
+        return
+    try:
+        due_of(said["due"], at_ms)
+    except KeyError:
+        raise Invalid("`promise` needs properties.due: when", field="properties.due", code="due_missing") from None
+    except (ValueError, OverflowError) as error:
+        raise Invalid(
+            f"properties.due must be epoch milliseconds, a time with a zone or a duration such as 2d: {error}",
+            field="properties.due",
+            code="due_invalid",
+        ) from None
 
 
 def _check_range(number: float | None, field: str, low: float, high: float) -> None:

@@ -47,6 +47,7 @@ from nbx.experience.goals import goal_timer
 from nbx.experience.identity import merge_timer
 from nbx.experience.lifecycle import decode_open
 from nbx.experience.merging import Merging
+from nbx.experience.promises import promise_timer
 from nbx.features.keys import MODEL_VERSION, PartitionKeys, partition_keys
 from nbx.features.state import ERASED
 from nbx.features.store import VERSION_BYTES, Commit, LogEntry, Put, Store, Verdict, versioned
@@ -269,7 +270,7 @@ class ErasureService:
         replies = await self._existing(
             [keys.request(entry.customer_id, request_id) for request_id in past.requests.values() if request_id]
         )
-        timers, cancel = 0, [merge_timer(entry.customer_id)]
+        timers, cancel = 0, [merge_timer(entry.customer_id), promise_timer(entry.customer_id)]
         for decision_id in decision_ids:
             packed = opened.get(keys.decision(decision_id))
             decision = decode_open(packed) if packed is not None else None

@@ -16,8 +16,10 @@ from msgspec.structs import replace
 
 from nbx.catalog.model import Pause as PausePolicy
 from nbx.catalog.rules import Rules
-from nbx.experience import corrections, goals, identity, journeys, lifecycle
+from nbx.experience import corrections, giveget, goals, identity, lifecycle, promises, threads
+from nbx.experience.behaviour import feel, happen, properties_of
 from nbx.experience.causes import ROUTES, diagnose_slot, response_of, signs_of
+from nbx.experience.commitments import of_topic, undertake
 from nbx.experience.consent import CONSENT, fold_consent, still_learns
 from nbx.experience.entries import (
     AbsorbEntry,
@@ -34,8 +36,7 @@ from nbx.experience.entries import (
     TimerEntry,
 )
 from nbx.experience.lifecycle import SLOT_EVENTS, OpenDecision, OpenSlot, encode_open
-from nbx.experience.relationship import IGNORED_WINDOW_S, charge, weighed
-from nbx.features.aggregates import fold_event
+from nbx.experience.relationship import IGNORED_WINDOW_S, charge, mood_points, weighed
 from nbx.features.state import CustomerState, Pause, ProfileValue, Reservation, Unanswered
 from nbx.features.store import Timer
 from nbx.limits import CONTACTS, PAUSES
@@ -51,6 +52,8 @@ class Folded(NamedTuple):
     cancel: tuple[str, ...]
     goals: tuple[GoalOutcome, ...] = ()
     """Goals of this or of other decisions that were reached, missed or corrected; those decisions changed too."""
+    broken: tuple[str, ...] = ()
+    """Promises that ran out."""
 
 
 _NOTHING = Folded(None, (), (), ())
@@ -105,20 +108,38 @@ def fold(
             if (happened := identity.fold_merge(state, entry, rules)) is not None:
                 fold(state, happened.decision, happened.entry, rules)
             return _NOTHING
+        case TimerEntry() if entry.kind == "promise":
+            broken = promises.break_due(state, rules.experience, entry.at_ms)
+            for _ in broken:
+                happen(state, promises.BROKEN, {}, entry.at_ms, rules, "company")
+            return Folded(None, (), (), (), broken=broken)
         case TimerEntry():
             return _NOTHING if decision is None else _timer(state, decision, entry, rules)
         case EventEntry():
-            _feed_aggregates(state, entry, rules)
-            journeys.feed(state, entry.event.type, entry.at_ms, rules, entry.event.by)
-            if entry.event.type == CONSENT:
-                fold_consent(state, entry.event, entry.at_ms)
-            if entry.event.type not in SLOT_EVENTS:
-                reached = goals.reach(state, entry, others, rules.consent)
-                over = tuple(goals.goal_timer(each.decision_id) for each in reached)
-                return Folded(None, (), (), over, reached) if reached else _NOTHING
-            if decision is None:
-                return _NOTHING
-            return _event(state, decision, entry, rules)
+            return _taken_in(state, decision, entry, rules, others)
+
+
+def _taken_in(
+    state: CustomerState,
+    decision: OpenDecision | None,
+    entry: EventEntry,
+    rules: Rules,
+    others: Mapping[str, OpenDecision | None],
+) -> Folded:
+    """Fold an event: what it is to anybody, then what it is to its slot, or to goals."""
+    event, of_slot = entry.event, entry.event.type in SLOT_EVENTS
+    happen(state, event.type, properties_of(event), entry.at_ms, rules, event.by)
+    undertake(state, event, entry.at_ms, rules)
+    if event.type == CONSENT:
+        fold_consent(state, event, entry.at_ms)
+    topic = of_topic(state, decision, event, entry.at_ms, rules) if of_slot else ""
+    threads.touch(state, event, entry.at_ms, decision.channel if decision else "", topic, rules)
+    if of_slot:
+        return _NOTHING if decision is None else _event(state, decision, entry, rules)
+    feel(state, event, entry.at_ms, rules)
+    reached = goals.reach(state, entry, others, rules.consent)
+    over = tuple(goals.goal_timer(each.decision_id) for each in reached)
+    return Folded(None, (), (), over, reached) if reached else _NOTHING
 
 
 def _expire(state: CustomerState, now_ms: int) -> None:
@@ -180,6 +201,7 @@ def _decided(state: CustomerState, entry: DecisionEntry, rules: Rules) -> Folded
         key = f"{entry.decision_id}/{number}"
         if slot.seen_at_ms:
             _expose(state, slot, decision.channel, key, entry.at_ms, rules)
+            giveget.asked(state, slot.action, entry.at_ms, rules)
         else:  # whether a rule counts it or not: the next release's may
             until_ms = entry.at_ms + slot.delivery_ms + slot.attention_ms
             state.reserved[key] = Reservation(slot.action, until_ms, decision.channel)
@@ -198,9 +220,16 @@ def _event(state: CustomerState, decision: OpenDecision, entry: EventEntry, rule
     change = lifecycle.apply_event(slot, event.type, event.cause, event.reason, entry.at_ms, event.value)
     if change.exposed:
         _expose(state, slot, decision.channel, key, entry.at_ms, rules)
+        giveget.asked(state, slot.action, decision.at_ms, rules)
     if change.hidden_at_ms:
         _hide(state, slot, decision.channel)
-    settled = change.settled or _told_otherwise(state, decision, slot, rules)
+        giveget.asked(state, slot.action, decision.at_ms, rules, sign=-1)
+    if slot.accepted and not slot.given:
+        slot.given = True
+        giveget.given(state, slot.action, decision.at_ms, rules)
+    mood = (event.sentiment, event.effort) != (None, None) and event.by == "customer"
+    felt = mood and lifecycle.say_mood(slot, mood_points(event.sentiment, event.effort, rules.experience), entry.at_ms)
+    settled = change.settled or (felt and slot.told is not None) or _told_otherwise(state, decision, slot, rules)
     outcomes = (_settled(state, decision, key, entry, rules),) if settled else ()
     arm, cancel = lifecycle.timers(event.decision_id, event.slot, slot, decision.at_ms)
     over, taken_back = _withdrawn(state, decision, entry, rules)
@@ -286,7 +315,7 @@ def _settled(
     decision_id, _, number = key.rpartition("/")
     slot = decision.slots[int(number)]
     assert slot.outcome is not None
-    points, previous = rules.points[slot.outcome], slot.told
+    points, previous = rules.points[slot.outcome] + slot.mood, slot.told
     if isinstance(entry, ProfileEntry):
         pauses = corrections.pauses_by(state, key)
     else:
@@ -416,10 +445,3 @@ def _unanswered(state: CustomerState, scope: str, slot: OpenSlot, key: str, poli
     _pause(state, scope, Pause(until_ms, "ignored", "unanswered"))
     called = bool(until_ms) and slot.outcome == "ignored" and together[-1][0].at_ms <= slot.outcome_at_ms
     return until_ms if called else 0
-
-
-def _feed_aggregates(state: CustomerState, entry: EventEntry, rules: Rules) -> None:
-    for name, aggregate in rules.aggregates.get(entry.event.type, ()):
-        cells = fold_event(aggregate, state.aggregates.get(name, []), entry.event.properties, entry.at_ms)
-        if cells:
-            state.aggregates[name] = cells

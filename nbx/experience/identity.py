@@ -21,7 +21,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from nbx.catalog.rules import Rules
-from nbx.experience import journeys
+from nbx.experience import giveget, journeys, promises
 from nbx.experience.entries import (
     AbsorbEntry,
     AliasEntry,
@@ -132,6 +132,7 @@ def absorb(state: CustomerState, other: CustomerState, rules: Rules) -> None:
     for purpose, said in other.consent.items():
         state.consent[purpose] = _latest_said(state.consent.get(purpose, said), said)
     journeys.absorb(state, other, rules)
+    _absorb_relationship(state, other, rules)
     touch = max((state.last_touch_ms, state.last_touch), (other.last_touch_ms, other.last_touch))
     state.last_touch_ms, state.last_touch = touch
     for name, at_ms in other.corrected.items():
@@ -140,6 +141,22 @@ def absorb(state: CustomerState, other: CustomerState, rules: Rules) -> None:
     state.holdout = stricter(state.holdout, other.holdout)
     for alias, sequence in other.aliases.items():
         state.aliases[alias] = max(state.aliases.get(alias, sequence), sequence)
+
+
+def _absorb_relationship(state: CustomerState, other: CustomerState, rules: Rules) -> None:
+    """Take what was promised, owed, asked and given to another into `state`."""
+    for topic, turns in other.obligations.items():
+        both = zip(state.obligations.get(topic, turns), turns, strict=True)
+        state.obligations[topic] = [max(pair) for pair in both]
+    promises.absorb(state, other)
+    for sum_, added in ((state.given, other.given), (state.asked, other.asked)):
+        giveget.add(sum_, added.amount, added.at_ms, rules.experience)
+    for counts, more in ((state.gives, other.gives), (state.asks, other.asks)):
+        for name, count in more.items():
+            counts[name] = counts.get(name, 0) + count
+    for key, theirs_last in other.touched.items():
+        mine_last = state.touched.get(key, theirs_last)
+        state.touched[key] = max(mine_last, theirs_last, key=lambda each: (each.at_ms, each.event, each.channel))
 
 
 def _move(state: CustomerState, entry: MovedEntry) -> None:

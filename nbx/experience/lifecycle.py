@@ -208,6 +208,15 @@ def apply_event(slot: OpenSlot, kind: str, cause: str, reason: str, at_ms: int, 
     return Change(exposed, 0, settled or answered or valued)
 
 
+def say_mood(slot: OpenSlot, points: float, at_ms: int) -> bool:
+    """Keep the latest said of how it was, in points, of two at one time the worse; True when that is news."""
+    if (at_ms, -points) <= (slot.mood_at_ms, -slot.mood):
+        return False
+    slot.mood_at_ms, changed = at_ms, points != slot.mood
+    slot.mood = points
+    return changed
+
+
 def apply_timer(slot: OpenSlot, kind: str, due_ms: int) -> bool:
     """Let a timer speak; True when the outcome changed. A timer never overrules an event."""
     if kind == "delivery":

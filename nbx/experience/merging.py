@@ -29,6 +29,7 @@ from nbx.experience.entries import AbsorbEntry, AliasEntry, DeliveredEntry, Merg
 from nbx.experience.fold import fold
 from nbx.experience.holdout import assignment
 from nbx.experience.identity import merge_timer, stricter
+from nbx.experience.promises import promise_timer, promise_timers
 from nbx.features.keys import partition_keys
 from nbx.features.state import CustomerState, Handover, decode_state, encode_state
 from nbx.features.store import Commit, Store, Timer, Verdict, versioned
@@ -251,14 +252,17 @@ class Merging:
             fold(known.state, None, entry, self._plan().rules)
         partition = partition_of(known.customer_id, self._partitions)
         arm, cancel = merge_timers(known.customer_id, known.state, self._clock.now_ms())
+        due, settled = promise_timers(known.customer_id, known.state)
+        if known.state.merged_into:  # its promises went along
+            settled = (promise_timer(known.customer_id),)
         commit = Commit(
             partition=partition,
             customer_key=partition_keys(partition).customer(known.customer_id),
             expected_version=known.version,
             state=encode_state(known.state),
             entries=tuple(encode_entry(entry) for entry in entries),
-            arm=arm,
-            cancel=cancel,
+            arm=(*arm, *due),
+            cancel=(*cancel, *settled),
         )
         return (await self._store.commit(commit, left_ms())).verdict is Verdict.DONE
 

@@ -13,6 +13,7 @@ from nbx.experience.entries import Entry, EventEntry, Outcome, ProfileEntry, Tim
 from nbx.experience.fold import fold
 from nbx.experience.lifecycle import OpenDecision, encode_open, keep_ms
 from nbx.experience.merging import merge_timers
+from nbx.experience.promises import promise_timers
 from nbx.features.keys import PartitionKeys
 from nbx.features.state import CustomerState, decode_state, encode_state
 from nbx.features.store import Commit, Put, Timer, versioned
@@ -45,6 +46,8 @@ class Pending:
         folded = fold(self.state, decision, entry, plan.rules, others, self.canonical)
         if isinstance(entry, EventEntry | TimerEntry) and (folded.outcomes or folded.goals):
             entry = structs.replace(entry, outcomes=folded.outcomes, goals=folded.goals)
+        elif isinstance(entry, TimerEntry) and folded.broken:
+            entry = structs.replace(entry, broken=folded.broken)
         elif isinstance(entry, ProfileEntry) and folded.outcomes:
             entry = structs.replace(entry, outcomes=folded.outcomes)
         self.entries.append(encode_entry(entry))
@@ -66,6 +69,7 @@ class Pending:
     def commit(self, partition: int, customer_id: str) -> Commit:
         """Lay out the commit."""
         arm, cancel = merge_timers(customer_id, self.state, self.now_ms) if self.state.merged_into else ((), ())
+        due, settled = promise_timers(customer_id, self.state)
         return Commit(
             partition=partition,
             customer_key=self.keys.customer(customer_id),
@@ -73,8 +77,8 @@ class Pending:
             state=encode_state(self.state),
             entries=tuple(self.entries),
             puts=tuple(self.puts.values()),
-            arm=(*self.arm.values(), *arm),
-            cancel=(*self.cancel, *cancel),
+            arm=(*self.arm.values(), *arm, *due),
+            cancel=(*self.cancel, *cancel, *settled),
         )
 
 

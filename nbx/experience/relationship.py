@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 
 from nbx.catalog.model import ExperiencePolicy
+from nbx.experience.giveget import amount_at
+from nbx.experience.obligations import open_topics
 from nbx.features.state import CustomerState
 
 IGNORED_WINDOW_S = 30 * 86_400
@@ -42,6 +44,18 @@ def charge(state: CustomerState, points: float, at_ms: int, policy: ExperiencePo
         state.balance += points * 2.0 ** ((at_ms - state.balance_at_ms) / policy.half_life_ms)
 
 
+def mood_points(sentiment: float | None, effort: float | None, policy: ExperiencePolicy) -> float:
+    """Points, not weighed, for what a customer says of an encounter: sentiment −1..1, effort 1 (least) to 7.
+
+    Examples
+    --------
+    >>> mood_points(-1.0, 7.0, ExperiencePolicy(sentiment=1.0, effort=0.5)), mood_points(None, 4.0, ExperiencePolicy())
+    (-1.5, 0.0)
+    """
+    points = 0.0 if sentiment is None else policy.sentiment * sentiment
+    return points if effort is None else points + policy.effort * (4.0 - effort) / 3.0
+
+
 def strain(balance: float) -> float:
     """Logistic of −balance, in [0, 1].
 
@@ -54,7 +68,7 @@ def strain(balance: float) -> float:
 
 
 def relationship_features(state: CustomerState, now_ms: int, policy: ExperiencePolicy) -> dict[str, float]:
-    """The built-in features (`nbx.features.vector.RELATIONSHIP`) now."""
+    """What conditions read of the relationship now; `nbx.features.vector.RELATIONSHIP` are columns of x too."""
     balance = balance_at(state, now_ms, policy)
     since_s = now_ms // 1000 - IGNORED_WINDOW_S
     minutes = (now_ms - state.last_prompt_ms) / 60_000 if state.last_prompt_ms else NEVER_MINUTES
@@ -63,4 +77,11 @@ def relationship_features(state: CustomerState, now_ms: int, policy: ExperienceP
         "strain": strain(balance),
         "ignored_30d": float(sum(1 for at_s in state.ignored_s if at_s > since_s)),
         "minutes_since_prompt": min(max(minutes, 0.0), NEVER_MINUTES),
+        "asked": max(amount_at(state.asked, now_ms, policy), 0.0),
+        "given": max(amount_at(state.given, now_ms, policy), 0.0),
+        "obligations": float(len(open_topics(state, now_ms, policy))),
+        "promises_broken": float(sum(each.broken for each in state.promises.values())),
+        "promises_open": float(
+            sum(bool(each.due_ms) and not each.broken and not each.kept_ms for each in state.promises.values())
+        ),
     }

@@ -23,6 +23,8 @@ from nbx.experience.identity import MERGE
 from nbx.experience.lifecycle import SLOT_EVENTS, OpenDecision, decode_open
 from nbx.experience.merging import Merging
 from nbx.experience.pending import Pending, pending_of
+from nbx.experience.promises import TIMER
+from nbx.experience.running_out import run_out
 from nbx.features.keys import partition_keys
 from nbx.features.schema import Value, checked_values
 from nbx.features.store import Put, Store, Timer, Verdict
@@ -186,6 +188,10 @@ class EventService:
         if timer.member.startswith(MERGE):
             if (await self.merging.settled(alias := timer.member.removeprefix(MERGE))).customer_id == alias:
                 await self._store.drop_timers(partition, [timer.member])
+            return
+        if timer.member.startswith(TIMER):
+            if not await run_out(self._store, self._plan(), self._clock, partition, timer, self._timeout_ms):
+                raise _contended(timer.member.removeprefix(TIMER))
             return
         kind, decision_id, number = timer.member.split(":")
         plan = self._plan()

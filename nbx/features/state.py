@@ -97,6 +97,8 @@ class Promise(Struct, array_like=True):
     charged: float = 0.0
     """Weighed points now in the balance for it."""
     charged_at_ms: int = 0
+    source: str = ""
+    """`<decision_id>/<slot>` whose acceptance made it; empty: an event."""
 
 
 class Tally(Struct, array_like=True):
