@@ -19,6 +19,7 @@ from nbx.catalog.rules import Rules
 from nbx.experience import corrections, goals, identity, journeys, lifecycle
 from nbx.experience.causes import ROUTES, diagnose_slot, response_of, signs_of
 from nbx.experience.consent import CONSENT, fold_consent, still_learns
+from nbx.experience.controls import CONTROL, fold_control
 from nbx.experience.entries import (
     AbsorbEntry,
     AliasEntry,
@@ -36,7 +37,7 @@ from nbx.experience.entries import (
 from nbx.experience.lifecycle import SLOT_EVENTS, OpenDecision, OpenSlot, encode_open
 from nbx.experience.relationship import IGNORED_WINDOW_S, charge, weighed
 from nbx.features.aggregates import fold_event
-from nbx.features.state import CustomerState, Pause, ProfileValue, Reservation, Unanswered
+from nbx.features.state import CustomerState, Pause, ProfileValue, Recent, Reservation, Unanswered
 from nbx.features.store import Timer
 from nbx.limits import CONTACTS, PAUSES
 
@@ -53,6 +54,8 @@ class Folded(NamedTuple):
     """Goals of this or of other decisions that were reached, missed or corrected; those decisions changed too."""
 
 
+_WORDS = {CONSENT: fold_consent, CONTROL: fold_control}
+"""Event type → what takes in the customer's own word."""
 _NOTHING = Folded(None, (), (), ())
 
 
@@ -110,8 +113,8 @@ def fold(
         case EventEntry():
             _feed_aggregates(state, entry, rules)
             journeys.feed(state, entry.event.type, entry.at_ms, rules, entry.event.by)
-            if entry.event.type == CONSENT:
-                fold_consent(state, entry.event, entry.at_ms)
+            if take_word := _WORDS.get(entry.event.type):
+                take_word(state, entry.event, entry.at_ms)
             if entry.event.type not in SLOT_EVENTS:
                 reached = goals.reach(state, entry, others, rules.consent)
                 over = tuple(goals.goal_timer(each.decision_id) for each in reached)
@@ -150,6 +153,9 @@ def _passed_on(
 
 
 def _decided(state: CustomerState, entry: DecisionEntry, rules: Rules) -> Folded:
+    if any(record.action for record in entry.slots):
+        others = [prompt for prompt in state.prompts if prompt.decision_id != entry.decision_id]
+        state.prompts = identity.latest_prompts([*others, Recent(entry.decision_id, entry.at_ms)])
     slots = [lifecycle.open_slot(record, entry.at_ms) for record in entry.slots]
     decision = OpenDecision(
         customer_id=entry.customer_id,

@@ -122,7 +122,7 @@ class EventService:
         items = []
         for index, event in enumerate(events):
             try:
-                items.append(_Item(index, *checked_event(event, now_ms, plan.rules.channels)))
+                items.append(_Item(index, *checked_event(event, now_ms, plan.rules)))
             except NbxError as error:
                 results[index] = _rejected(event, index, error)
         for index, fault in (await self._locate(items)).items():
