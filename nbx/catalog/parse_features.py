@@ -22,9 +22,6 @@ def feature(read: Reader, name: str, node: Node) -> Feature:
         read.fault(fields["type"], "feature_type", f"{origin.kind} gives a number: write type: number")
     if "max_age" in fields and origin != "profile":
         read.fault(fields["max_age"], "max_age", "only a profile value can grow old: remove max_age")
-    if "controllable" in fields and origin != "profile":
-        words = "only a profile value is the customer's to choose: remove controllable"
-        read.fault(fields["controllable"], "controllable", words)
     defaults: dict[FeatureType, Value] = {"number": 0.0, "boolean": False, "category": ""}
     return Feature(
         name=name,
