@@ -1,4 +1,4 @@
-"""The customer's own view on a running service: what it shows, that its controls hold at once, and who may not see it."""
+"""The customer's own view on a running service: what it shows, that controls hold at once, and who may not see it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ actions:
     {{group: cards, value: 60, gives: [cashback], asks: [time], eligible: "customer.tier != 'gold'", treatments: {{t:
     {{placements: [web, desk], content: {{headline: "A card one step up"}}}}}}}}
   odd_card:
-    {{group: cards, value: 60, gives: [x], treatments: {{t: {{placements: [web], content: {{headline: "{HOSTILE}"}}}}}}}}
+    {{group: cards, value: 60, gives: [x], treatments: {{t:
+    {{placements: [web], content: {{headline: "{HOSTILE}"}}}}}}}}
   app_card:
     {{group: cards, value: 9, gives: [safer_payments], asks: [time], eligible: customer.app_user, treatments: {{t:
     {{placements: [web, desk], content: {{headline: "A card for one purchase"}}}}}}}}
@@ -177,7 +178,7 @@ def test_a_link_opens_one_customers_view_and_nothing_else(own: Running) -> None:
             f"{other.partition('.')[0]}.{mac}",
             f"{payload}.",
             payload,
-            ".",
+            ".x",
             "é.x",
             f"{token}=",
             f"{token}.{mac}",
@@ -251,7 +252,7 @@ def test_the_command_line_shows_it_and_makes_a_link(own: Running) -> None:
 
 def test_the_view_is_quick(own: Running, capsys: pytest.CaptureFixture[str]) -> None:
     meet(own, "jo", tier="plus")
-    for _ in range(15):
+    for _ in range(40):
         own.decide("jo", "desk", slots=2)
     took_ms = []
     for _ in range(200):
@@ -310,9 +311,7 @@ def test_the_page_works_in_a_browser(own: Running, tab: Tab, tmp_path_factory: p
     assert removed(own, "kim", "desk")["gold_card"].startswith("not_eligible")
     press(tab, "Change to no")
     assert "no_consent" in removed(own, "kim", "desk")["app_card"]
-    unnamed = (
-        "[...document.querySelectorAll('main input:not([type=hidden]), main select')].filter(i => !i.labels.length)"
-    )
-    assert tab.evaluate(f"{unnamed}.length") == 0, "every field has a label"
+    fields = "[...document.querySelectorAll('main input:not([type=hidden]), main select')]"
+    assert tab.evaluate(f"{fields}.filter(i => !i.labels.length).length") == 0, "every field has a label"
     assert tab.evaluate("document.documentElement.lang") == "en"
     assert [each for each in tab.console if "favicon" not in each] == []
