@@ -126,14 +126,13 @@ def test_what_is_promised_is_allowed_and_what_is_within_reach_is_found(
                 assert opened.action not in open_at(plan, state, placement)
                 assert opened.action in open_at(plan, changed(state, to), placement)
                 told.add((opened.action, placement))
-    assert not found.cut
     reached = set()
     for names in (*combinations(DOMAIN, 1), *combinations(DOMAIN, 2)):
         for values in product(*(DOMAIN[name] for name in names)):
             for placement in plan.placements:
                 after = open_at(plan, changed(state, dict(zip(names, values, strict=True))), placement)
                 reached |= {(action, placement) for action in after - open_at(plan, state, placement)}
-    assert told == reached
+    assert told <= reached if found.cut else told == reached
 
 
 def unchecked_plan(text: str) -> Plan:
