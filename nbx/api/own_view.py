@@ -61,11 +61,11 @@ async def read_own_view(services: Services, customer_id: str) -> OwnView:
     customer_id, version, state = await services.events.merging.peek(customer_id)
     if not version or state == CustomerState():
         raise Unknown(f"customer {customer_id} is not known here", field="customer_id", code="customer_unknown")
-    plan, now_ms = services.serving.plan(), services.clock.now_ms()
+    (plan, model), now_ms = services.serving.current(), services.clock.now_ms()
     prompts, purse = await asyncio.gather(_prompts(services, state.prompts), _purse(services, plan, now_ms))
-    salt = services.settings.salt
+    facts = plan, state, customer_id, prompts, now_ms
     # beside the event loop: decisions do not wait for it
-    return await asyncio.to_thread(own_view, plan, state, customer_id, prompts, now_ms, salt=salt, purse=purse)
+    return await asyncio.to_thread(own_view, *facts, salt=services.settings.salt, purse=purse, model=model)
 
 
 async def apply_control(services: Services, customer_id: str, said: OwnControl, by: str) -> None:

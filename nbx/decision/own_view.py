@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
+from nbx.bandits.snapshot import BoundModel
 from nbx.catalog.model import LAYERS
 from nbx.catalog.plan import Plan
 from nbx.catalog.rules import OVERALL
@@ -194,19 +195,20 @@ def own_view(
     *,
     salt: str,
     purse: Mapping[str, int] = NO_BUDGETS,
+    model: BoundModel | None = None,
 ) -> OwnView:
     """Build the view.
 
     Parameters
     ----------
-    plan, state, now_ms, salt, purse
-        As of `nbx.decision.choice.decide`; the state is read only.
+    plan, state, now_ms, salt, purse, model
+        As of `nbx.decision.choice.allowed`; the state is read only.
     customer_id
         The canonical one.
     prompts
         Newest first.
     """
-    found = find_unlocks(plan, state, customer_id, now_ms, salt=salt, purse=purse)
+    found = find_unlocks(plan, state, customer_id, now_ms, salt=salt, purse=purse, model=model)
     return OwnView(
         customer_id=customer_id,
         at_ms=now_ms,

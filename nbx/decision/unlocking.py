@@ -11,12 +11,13 @@ as available. Tries are bounded (`TRIES`), changes of one feature first; `cut` t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations, pairwise, product
 from typing import NamedTuple
 
 from msgspec import Struct, structs
 
+from nbx.bandits.snapshot import BoundModel
 from nbx.catalog.cel_syntax import Literal, Node, parse_condition, parts_of
 from nbx.catalog.model import REASONS
 from nbx.catalog.plan import PlacementPlan, Plan
@@ -122,20 +123,27 @@ def find_unlocks(
     *,
     salt: str,
     purse: Mapping[str, int] = NO_BUDGETS,
+    model: BoundModel | None = None,
 ) -> Unlocks:
     """Find what a customer's own choices would unlock.
 
     Parameters
     ----------
-    plan, state, now_ms, salt, purse
-        As of `nbx.decision.choice.decide`; the state is read only.
+    plan, state, now_ms, salt, purse, model
+        As of `nbx.decision.choice.allowed`; the state is read only.
     customer_id
         The canonical one.
     """
     own = {f"customer.{name}": name for name, feature in plan.profile_features.items() if feature.controllable}
     if not own:
         return Unlocks((), cut=False)
-    asked = _Rules(plan, state, customer_id, now_ms, salt, purse)
+
+    def removed(placement: str, changed: CustomerState) -> dict[str, str]:
+        request = DecideRequest(customer_id=customer_id, placement=placement)
+        left = allowed(plan, changed, request, now_ms, salt=salt, purse=purse, model=model)
+        return {each.action: each.reason for each in left.candidates.removed}
+
+    asked = _Rules(state, now_ms, removed)
     spots = [_Spot(plan, spot, asked.removed(name, ()), own) for name, spot in plan.placements.items()]
     spots = [spot for spot in spots if spot.blocked]
     values = plan.resolver.resolve(state, {}, now_ms)
@@ -160,13 +168,10 @@ def find_unlocks(
 
 
 class _Rules:
-    """The real rules, asked about the customer with something changed."""
+    """The real rules, asked about the customer with something changed; none is asked twice."""
 
-    def __init__(
-        self, plan: Plan, state: CustomerState, customer_id: str, now_ms: int, salt: str, purse: Mapping[str, int]
-    ) -> None:
-        self._plan, self._state, self._customer = plan, state, customer_id
-        self._now_ms, self._salt, self._purse = now_ms, salt, purse
+    def __init__(self, state: CustomerState, now_ms: int, ask: Callable[[str, CustomerState], dict[str, str]]) -> None:
+        self._state, self._now_ms, self._ask = state, now_ms, ask
         self._known: dict[tuple[str, Change], dict[str, str]] = {}
         self.count = 0
         """Changes asked about."""
@@ -178,10 +183,7 @@ class _Rules:
             self.count += bool(change)
             profile = dict(self._state.profile)
             profile.update((each.feature, ProfileValue(each.value, self._now_ms)) for each in change)
-            request = DecideRequest(customer_id=self._customer, placement=placement)
-            state = structs.replace(self._state, profile=profile)
-            left = allowed(self._plan, state, request, self._now_ms, salt=self._salt, purse=self._purse)
-            self._known[key] = {each.action: each.reason for each in left.candidates.removed}
+            self._known[key] = self._ask(placement, structs.replace(self._state, profile=profile))
         return self._known[key]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from itertools import combinations, product
@@ -23,7 +24,7 @@ from nbx.decision.unlocking import TRIES, Unlocks, find_unlocks
 from nbx.features.schema import Value
 from nbx.features.state import Consent, Control, CustomerState, ProfileValue
 from nbx.limits import STOPPED_MS
-from tests.worlds import NOW_MS, small_plan
+from tests.worlds import NOW_MS, prior_model, small_plan
 
 CATALOG = """
 catalog: choices
@@ -184,6 +185,13 @@ def test_what_is_stopped_or_refused_is_not_promised() -> None:
         assert unlocks(plan, CustomerState(consent={purpose: Consent(False, 1)})) == Unlocks((), cut=False)
     one_channel = CustomerState(controls={"channel:web": Control(STOPPED_MS, 1)})
     assert unlocks(plan, one_channel).unlocks[0].opens[0].not_now == "", "on the phone it could be shown"
+
+
+def test_nothing_is_promised_on_a_value_that_is_not_to_be_trusted() -> None:
+    plan = small_plan(catalog_of([ONE[0] | {"applicable": ""}]))
+    assert unlocks(plan, CustomerState()).unlocks
+    distrusting = dataclasses.replace(prior_model(plan), quarantined=frozenset({"app"}))
+    assert find_unlocks(plan, CustomerState(), "anna", NOW_MS, salt="test", model=distrusting) == Unlocks((), cut=False)
 
 
 def test_what_is_not_the_customers_to_choose_is_no_choice() -> None:
