@@ -338,6 +338,22 @@ def customer_show(customer_id: str, events: int = 20, url: Url = "") -> None:
     _show(_client(url).call("GET", f"/v1/customers/{customer_id}", events=events))
 
 
+@customer_app.command("experience")
+def customer_experience(
+    customer_id: str,
+    link: Annotated[bool, typer.Option("--link", help="Make a link for the customer instead.")] = False,
+    lifetime: Annotated[str, typer.Option(help="How long the link lasts, up to 30d.")] = "1h",
+    url: Url = "",
+) -> None:
+    """Show the customer's own view: why, what is remembered, what own choices unlock, what can be stopped."""
+    path = f"/v1/customers/{quote(customer_id, safe='')}/experience"
+    if link:
+        made = _client(url).call("POST", f"{path}/link", json={"lifetime": lifetime})
+        out.print(f"{(url or _settings().url).rstrip('/')}{made['path']}", markup=False)
+    else:
+        _show(_client(url).call("GET", path))
+
+
 @customer_app.command("consent")
 def customer_consent(
     customer_id: str,

@@ -48,6 +48,12 @@ SEGMENTS = 8
 """Most features that reports split customers by: their values are in every decision record."""
 DEEDS = 8
 """Times kept per side of a journey's step: what came late is placed right among so many, and in 80 bytes."""
+PROMPTS = 10
+"""Decisions with an action that a customer's own view can tell of, the latest: what a person still remembers."""
+WORD_MS = 366 * 86_400_000
+"""How long a customer may pause something: who wants longer stops it."""
+STOPPED_MS = 253_402_300_799_000
+"""Until when something stopped is paused, epoch milliseconds: the end of the year 9999."""
 GOALS = 16
 """Goals watched for one customer at a time: 1 KB of state; a decision beyond it opens none and teaches none."""
 MONEY = 1e12

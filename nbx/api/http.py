@@ -20,6 +20,7 @@ from nbx.api.access import caller, scope_guard
 from nbx.api.catalog_routes import catalog_routes
 from nbx.api.console_routes import console_routes
 from nbx.api.errors import PROBLEM_TYPE, UNREADABLE, Fault, Problem, from_decode, problem
+from nbx.api.own_routes import own_routes
 from nbx.api.plane import DataPlane
 from nbx.api.reports import customer_report, decision_report, journeys_report, learning_report, policy_report
 from nbx.api.schemas import (
@@ -63,6 +64,7 @@ def make_app(services: Services, plane: DataPlane) -> Litestar:
             _report_routes(services),
             *_operations(services),
             *console_routes(services),
+            *own_routes(services),
         ],
         exception_handlers={NbxError: _on_error, HTTPException: _on_http_error, Exception: _on_surprise},
         openapi_config=OpenAPIConfig(

@@ -126,6 +126,9 @@ async def customer_report(services: Services, customer_id: str, count: int) -> C
             scope: f"{pause.outcome} until {pause.until_ms}"
             for scope, pause in state.pauses.items()
             if pause.until_ms > now_ms
+        }
+        | {
+            scope: f"customer until {word.until_ms}" for scope, word in state.controls.items() if word.until_ms > now_ms
         },
         exposures=state.exposures,
         timeline=[_brief(entry) for entry in entries],

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from nbx.catalog.model import Catalog, Clusters, Journey, JourneyStep
     from nbx.catalog.names import Names
 
-CONSENT_EVENT = "consent"
-"""Behaviour event by which customers say what they allow; it means nothing else."""
+RESERVED = {"consent": "say what they allow", "control": "stop and pause prompts"}
+"""Behaviour event → what customers do by it; it means nothing else."""
 
 
 def reserved_event(path: str, event: str) -> Iterator[Finding]:
     """Yield a finding when an event is not free to be used."""
-    if event == CONSENT_EVENT:
-        text = f"`{CONSENT_EVENT}` is how customers say what they allow: name another event"
+    if event in RESERVED:
+        text = f"`{event}` is how customers {RESERVED[event]}: name another event"
         yield found(path, "reserved_event", text)
 
 

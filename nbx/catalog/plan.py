@@ -201,8 +201,9 @@ class Plan:
             if any(is_personal_path(path, catalog.features) for path in condition.paths)
         )
         """Conditions that read something personal."""
-        words = vocabulary(catalog.features, catalog.journeys, catalog.concerns, clusters=catalog.clusters)
-        self._types = {path: word.type for path, word in words.items()}
+        self.words = vocabulary(catalog.features, catalog.journeys, catalog.concerns, clusters=catalog.clusters)
+        """Names that conditions may use."""
+        self._types = {path: word.type for path, word in self.words.items()}
         self._number = {source: i for i, source in enumerate(sources)}
         self.placements = {p.name: self._placement_plan(p, goal_rows[p.name]) for p in catalog.placements}
 

@@ -17,6 +17,7 @@ from nbx import limits
 from nbx.catalog.conditions import CONDITION_LENGTH, did_you_mean
 from nbx.catalog.findings import Finding
 from nbx.catalog.nodes import Node, Sink
+from nbx.catalog.time_words import duration_ms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,8 +41,6 @@ FACTOR = 1000.0
 YEARS = (2000, 2199)
 """First and last year of a date: others are slips of the finger."""
 
-_UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 7 * 86_400_000}
-_DURATION = re.compile(r"([0-9]{1,15})(ms|s|m|h|d|w)")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2})?(?:Z|[-+][0-9]{2}:[0-9]{2})?)?")
@@ -210,11 +209,10 @@ class Reader:
         """Return milliseconds."""
         if node is None or node.kind == "broken":
             return otherwise
-        match = _DURATION.fullmatch(node.text) if node.kind == "scalar" else None
-        if match is None:
+        ms = duration_ms(node.text) if node.kind == "scalar" else None
+        if ms is None:
             self._wrong(node, "must be a duration: a whole number with ms, s, m, h, d or w, such as 30s, 12h or 7d")
             return otherwise
-        ms = int(match[1]) * _UNITS_MS[match[2]]
         if not least <= ms <= DURATION_MS:
             bounds = "longer than 0" if ms < least else "at most 3650d"
             self.sink.add(node, "range", f"must be {bounds}, found {node.text}")

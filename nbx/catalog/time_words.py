@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta, tzinfo
 
+_UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 7 * 86_400_000}
+_DURATION = re.compile(r"([0-9]{1,15})(ms|s|m|h|d|w)")
 _UNITS = (("day", 86_400_000), ("hour", 3_600_000), ("minute", 60_000), ("second", 1000))
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def duration_ms(text: str) -> int | None:
+    """Read a duration such as `90m` or `7d`, in milliseconds; None where it is none.
+
+    Examples
+    --------
+    >>> duration_ms("7d"), duration_ms("500ms"), duration_ms("a week")
+    (604800000, 500, None)
+    """
+    match = _DURATION.fullmatch(text)
+    return int(match[1]) * _UNITS_MS[match[2]] if match else None
 
 
 def duration(ms: int) -> str:

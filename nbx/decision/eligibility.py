@@ -23,6 +23,7 @@ from nbx.decision.facts import Facts
 from nbx.decision.quiet_hours import quiet
 from nbx.experience.entries import Removed
 from nbx.features.schema import Value
+from nbx.limits import STOPPED_MS
 
 F32 = NDArray[np.float32]
 NOT_IN_LAYER = {layer: f"not_{layer}" for layer in LAYERS}
@@ -81,10 +82,7 @@ def candidates(
     until_ms = quiet(plan.catalog.contact.quiet_hours, placement.placement.channel, facts.zone, facts.now_ms)
     if until_ms:
         filter_.remove(placement.quieted, "quiet_hours", f"{facts.zone}, until {until_ms}")
-    for scope, pause in facts.state.pauses.items():
-        if pause.until_ms > facts.now_ms and scope in placement.pausable:
-            where = "" if scope in placement.position else f"{scope}: "
-            filter_.remove(placement.pausable[scope], "paused", f"{where}{pause.outcome}, until {pause.until_ms}")
+    _keep_pauses(filter_, placement, facts)
     if contacts.total:
         for positions, detail in too_soon(contacts, placement):
             filter_.remove(positions, "too_soon", detail)
@@ -204,6 +202,19 @@ def _keep_peace(filter_: _Filter, plan: Plan, placement: PlacementPlan, facts: F
         filter_.remove(
             over, "asks_too_much", f"asked {facts.asked:.2f}, given {facts.given:.2f}, at most {most:g} each"
         )
+
+
+def _keep_pauses(filter_: _Filter, placement: PlacementPlan, facts: Facts) -> None:
+    """Remove what the customer asked not to see, then what an outcome paused."""
+    for scope, word in facts.state.controls.items():
+        if word.until_ms > facts.now_ms and scope in placement.pausable:
+            where = "" if scope in placement.position else f"{scope}: "
+            end = "" if word.until_ms == STOPPED_MS else f", until {word.until_ms}"
+            filter_.remove(placement.pausable[scope], "paused", f"{where}the customer asked{end}")
+    for scope, pause in facts.state.pauses.items():
+        if pause.until_ms > facts.now_ms and scope in placement.pausable:
+            where = "" if scope in placement.position else f"{scope}: "
+            filter_.remove(placement.pausable[scope], "paused", f"{where}{pause.outcome}, until {pause.until_ms}")
 
 
 def _choose_treatments(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from datetime import UTC
 
 from msgspec import structs
 
+from nbx.catalog.rules import Rules
 from nbx.errors import Expired, Invalid, NbxError, TooLarge, Unknown
 from nbx.experience.causes import CAUSES
 from nbx.experience.consent import CONSENT, check_consent
+from nbx.experience.controls import CONTROL, check_control
 from nbx.experience.entries import Event
 from nbx.experience.lifecycle import AGENT_EVENTS, SLOT_EVENTS, OpenDecision
 from nbx.experience.obligations import RESOLVED_EVENT
@@ -20,10 +21,10 @@ from nbx.ids import checked_id, decision_ref
 from nbx.limits import FUTURE_MS, MONEY, NAME_LENGTH, PAST_MS, TEXT_LENGTH
 
 
-def checked_event(event: Event, now_ms: int, channels: Collection[str]) -> tuple[Event, int]:
+def checked_event(event: Event, now_ms: int, rules: Rules) -> tuple[Event, int]:
     """Check what can be checked without the store; returns the event and when it happened.
 
-    `channels` are those of the placements in force.
+    `rules` are those in force.
     """
     checked_id(event.event_id, "event_id")
     if not event.type or len(event.type) > NAME_LENGTH or not event.type.isprintable():
@@ -46,7 +47,7 @@ def checked_event(event: Event, now_ms: int, channels: Collection[str]) -> tuple
             code="agent_cannot_answer",
         )
     if event.type == CONSENT:
-        check_consent(event, channels)
+        check_consent(event, rules.channels)
     if event.type in (PROMISE, KEPT, BROKEN, RESOLVED_EVENT):
         _check_promise(event, _at_ms(event, now_ms))
     if event.cause and event.cause not in CAUSES:
@@ -60,6 +61,8 @@ def checked_event(event: Event, now_ms: int, channels: Collection[str]) -> tuple
     _check_range(event.effort, "effort", 1.0, 7.0)
     properties = checked_values(event.properties, {}, "properties")
     at_ms = _at_ms(event, now_ms)
+    if event.type == CONTROL:
+        check_control(event, rules, at_ms)
     return structs.replace(event, properties=properties, at=at_ms), at_ms
 
 
@@ -111,7 +114,7 @@ def _at_ms(event: Event, now_ms: int) -> int:
             field="at",
             code="event_from_future",
         )
-    past_ms = now_ms if event.type == CONSENT else PAST_MS  # consent holds until something else is said
+    past_ms = now_ms if event.type in (CONSENT, CONTROL) else PAST_MS  # these hold until something else is said
     if at < now_ms - past_ms:
         raise Invalid(f"at is more than {past_ms // 86_400_000} days ago", field="at", code="event_too_old")
     return min(at, now_ms)

@@ -335,6 +335,8 @@ class ProfileEntry(Struct, frozen=True, kw_only=True, array_like=True, tag="prof
     changes: dict[str, Value | None]
     outcomes: tuple[Outcome, ...] = ()
     """Corrections of outcomes that the changed values throw light on."""
+    by: str = ""
+    """`customer` or `agent`, who corrected it in the customer's own view; empty: the company's systems."""
 
 
 class Taught(Struct, frozen=True, array_like=True):

@@ -21,6 +21,7 @@ from nbx.experience.behaviour import feel, happen, properties_of
 from nbx.experience.causes import ROUTES, diagnose_slot, response_of, signs_of
 from nbx.experience.commitments import of_topic, undertake
 from nbx.experience.consent import CONSENT, fold_consent, still_learns
+from nbx.experience.controls import CONTROL, fold_control
 from nbx.experience.entries import (
     AbsorbEntry,
     AliasEntry,
@@ -37,7 +38,7 @@ from nbx.experience.entries import (
 )
 from nbx.experience.lifecycle import SLOT_EVENTS, OpenDecision, OpenSlot, encode_open
 from nbx.experience.relationship import IGNORED_WINDOW_S, charge, mood_points, weighed
-from nbx.features.state import CustomerState, Pause, ProfileValue, Reservation, Unanswered
+from nbx.features.state import CustomerState, Pause, ProfileValue, Recent, Reservation, Unanswered
 from nbx.features.store import Timer
 from nbx.limits import CONTACTS, PAUSES
 
@@ -56,6 +57,8 @@ class Folded(NamedTuple):
     """Promises that ran out."""
 
 
+_WORDS = {CONSENT: fold_consent, CONTROL: fold_control}
+"""Event type → what takes in the customer's own word."""
 _NOTHING = Folded(None, (), (), ())
 
 
@@ -130,8 +133,8 @@ def _taken_in(
     event, of_slot = entry.event, entry.event.type in SLOT_EVENTS
     happen(state, event.type, properties_of(event), entry.at_ms, rules, event.by)
     undertake(state, event, entry.at_ms, rules)
-    if event.type == CONSENT:
-        fold_consent(state, event, entry.at_ms)
+    if take_word := _WORDS.get(event.type):
+        take_word(state, event, entry.at_ms)
     topic = of_topic(state, decision, event, entry.at_ms, rules) if of_slot else ""
     threads.touch(state, event, entry.at_ms, decision.channel if decision else "", topic, rules)
     if of_slot:
@@ -171,6 +174,9 @@ def _passed_on(
 
 
 def _decided(state: CustomerState, entry: DecisionEntry, rules: Rules) -> Folded:
+    if any(record.action for record in entry.slots):
+        others = [prompt for prompt in state.prompts if prompt.decision_id != entry.decision_id]
+        state.prompts = identity.latest_prompts([*others, Recent(entry.decision_id, entry.at_ms)])
     slots = [lifecycle.open_slot(record, entry.at_ms) for record in entry.slots]
     decision = OpenDecision(
         customer_id=entry.customer_id,

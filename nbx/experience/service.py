@@ -124,7 +124,7 @@ class EventService:
         items = []
         for index, event in enumerate(events):
             try:
-                items.append(_Item(index, *checked_event(event, now_ms, plan.rules.channels)))
+                items.append(_Item(index, *checked_event(event, now_ms, plan.rules)))
             except NbxError as error:
                 results[index] = _rejected(event, index, error)
         for index, fault in (await self._locate(items)).items():
@@ -156,8 +156,8 @@ class EventService:
                 for item, result in zip(group, outcome, strict=True):
                     results[item.index] = result
 
-    async def change_profile(self, customer_id: str, changes: dict[str, Value | None]) -> None:
-        """Set or (None) forget declared features of a customer."""
+    async def change_profile(self, customer_id: str, changes: dict[str, Value | None], *, by: str = "") -> None:
+        """Set or (None) forget declared features of a customer; `by` as `ProfileEntry.by`."""
         plan = self._plan()
         checked_id(customer_id, "customer_id")
         for name in changes:
@@ -165,7 +165,8 @@ class EventService:
                 raise Invalid(f"profile.{name} is not a declared profile feature", field=f"profile.{name}")
         known = {name: value for name, value in changes.items() if value is not None}
         checked = changes | checked_values(known, plan.profile_features, "profile")
-        entry = ProfileEntry(customer_id=customer_id, at_ms=self._clock.now_ms(), release=plan.release, changes=checked)
+        at_ms = self._clock.now_ms()
+        entry = ProfileEntry(customer_id=customer_id, at_ms=at_ms, release=plan.release, changes=checked, by=by)
         keys = partition_keys(partition := partition_of(customer_id, self._partitions))
         for _ in range(COMMIT_ATTEMPTS):
             (packed,) = await self._store.read([keys.customer(customer_id)], self._timeout_ms)

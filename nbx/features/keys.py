@@ -81,6 +81,8 @@ KEYS_VERSION = "nbx:keys:version"
 """Counts changes of API keys."""
 KEYS = "nbx:keys:all"
 """Hash: key id → record with the hashed secret."""
+OWN_SIGNER = "nbx:own:signer"
+"""What links to customers' own views are signed with."""
 LEASE_LEARNER = "nbx:lease:learner"
 LEASE_KEEPER = "nbx:lease:keeper"
 

@@ -123,6 +123,14 @@ class Recent(Struct, array_like=True):
     at_ms: int
 
 
+class Control(Struct, array_like=True):
+    """What the customer last said about being prompted in a scope."""
+
+    until_ms: int
+    """Nothing of it before then, `limits.STOPPED_MS`: until the customer says otherwise; 0: prompts are welcome."""
+    said_ms: int
+
+
 class CustomerState(Struct, array_like=True):
     """State of one customer; the defaults are a customer never met.
 
@@ -200,6 +208,10 @@ class CustomerState(Struct, array_like=True):
     deeds: dict[str, list[list[int]]] = field(default_factory=dict)
     """`<journey>.<step>` → when the customer and when the company did something for it since it was entered, epoch
     milliseconds, ascending, the latest `limits.DEEDS` of each."""
+    controls: dict[str, Control] = field(default_factory=dict)
+    """Scope, as in `pauses` but for classes → what the customer last said of it; kept when it has run out."""
+    prompts: list[Recent] = field(default_factory=list)
+    """Latest decisions that gave out an action, oldest first, at most `limits.PROMPTS`."""
 
 
 _DECODER = msgpack.Decoder(CustomerState)

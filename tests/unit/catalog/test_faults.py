@@ -117,7 +117,7 @@ def test_each_rule_refuses_alone(catalog: Catalog, path: str, code: str) -> None
 def test_no_goal_is_an_event_of_a_slot() -> None:
     """The list is kept in the catalog, which knows nothing of the life of slots."""
     assert SLOT_EVENTS >= lifecycle.SLOT_EVENTS
-    for event, codes in (("came_back", []), ("seen", ["goal_event"]), ("consent", ["reserved_event"])):
+    for event, codes in (("came_back", []), ("seen", ["goal_event"]), ("control", ["reserved_event"])):
         goal = Goal(event=event, within_ms=1000, value=1.0)
         found = faults(replace(GOOD, placements=(replace(PLACEMENT, goal=goal),)))
         assert found == [f"placements.web.goal.event {code}" for code in codes]

@@ -36,6 +36,7 @@ from nbx.experience.relationship import balance_at
 from nbx.features.keys import partition_keys
 from nbx.features.state import (
     Consent,
+    Control,
     CustomerState,
     GoalWatch,
     Handover,
@@ -129,6 +130,8 @@ def full_state() -> CustomerState:
         outbox=[Handover(1)],
         handed_over=1,
         merged_into="someone",
+        controls={"overall": Control(NOW_MS + 9, 4)},
+        prompts=[Recent("d", 5)],
     )
 
 
@@ -273,6 +276,8 @@ def told(state: CustomerState, plan: Plan, now_ms: int) -> dict[str, Any]:
         "consent": state.consent,
         "journeys": state.journeys,
         "concerns": state.concerns,
+        "controls": state.controls,
+        "prompts": state.prompts,
     }
 
 
