@@ -10,8 +10,9 @@ A prompt with evidence that does not depend on the answer weighs the same whatev
 cause: else its refusals alone were left out, and every estimate would rise.
 
 Without any evidence the outcome's own response weight is the prior, and the weight used is the share of
-`assumption` among outcomes of the same kind on the same placement whose cause is known, explicit or inferred. Of the
-same kind, because every `ignored` is an assumption and says nothing about what stands behind a bare `failed`. Counts
+`assumption` among outcomes of the same kind on the same placement whose cause is known and that show no sign of it
+either: a page that failed visibly says nothing about those where nothing is to be seen. Of the same kind, because every
+`ignored` is an assumption and says nothing about what stands behind a bare `failed`. Counts
 decay by the time of the decision, which all revisions of a slot share: a cause that arrives late moves exactly what was
 counted before, from one cause to the other.
 
@@ -234,11 +235,12 @@ class Teaching(Struct):
 
     def _count(self, lesson: Lesson) -> None:
         """Count a known cause in place of the one that was known before."""
-        before, now = (lesson.previous, lesson.previous_cause), (lesson.outcome, lesson.cause)
+        before = (lesson.previous, lesson.previous_cause, independent(bare(lesson.previous_evidence)))
+        now = (lesson.outcome, lesson.cause, independent(bare(lesson.evidence)))
         if before == now:
             return
-        for sign, outcome, cause in ((-1.0, *before), (1.0, *now)):
-            if outcome is not None and cause not in ("", "unknown"):
+        for sign, outcome, cause, signs in ((-1.0, *before), (1.0, *now)):
+            if outcome is not None and cause not in ("", "unknown") and not signs:
                 known = self.causes.setdefault(lesson.placement, {}).setdefault(outcome, KnownCauses())
                 known.add(sign, cause, lesson.decided_ms)
 

@@ -27,7 +27,6 @@ import msgspec
 from msgspec import Struct, structs
 
 from nbx.audit.metrics import CHANGES, EXPLORATION, HALF_LIFE, LEARNED, LEARNER_LAG_S, SNAPSHOT
-from nbx.audit.signals import Signals, encode_signals
 from nbx.bandits import kernels_learning
 from nbx.bandits.clusters import Clustering, ClusteringState
 from nbx.bandits.learner import LearnedSites, Learner
@@ -45,8 +44,6 @@ from nbx.features.keys import (
     LEASE_LEARNER,
     MODEL_CHECKPOINT,
     MODEL_JOURNAL,
-    MODEL_SIGNALS,
-    MODEL_SNAPSHOT,
     MODEL_VERSION,
     partition_keys,
 )
@@ -57,6 +54,7 @@ from nbx.limits import ERASURE_KEPT_MS
 from nbx.runtime import telling_apart
 from nbx.runtime.erasing import on_record
 from nbx.runtime.process import connect, log, pause, stop_event
+from nbx.runtime.publishing import Overtaken, Publisher
 from nbx.runtime.weighing import Weighing, observation_of
 from nbx.settings import Settings
 
@@ -67,8 +65,6 @@ AT_ONCE = 1_000
 """Outcomes whose sites are read or written together: the connection bounds what may be in flight."""
 IDLE_S = 0.02
 """Wait after a step that found nothing."""
-JOURNAL = 100_000
-"""Steps kept in the journal, some 10 MB; at least those after the checkpoint are needed after a kill."""
 _DECISION = b"\xa8decision"
 """Tag of a decision entry as packed: decisions teach nothing and are not even decoded."""
 _TAG_END = 12
@@ -77,23 +73,6 @@ TIMEOUT_MS = 5_000.0
 CHECKPOINT_FORMAT = 2
 
 Offsets = dict[int, str]
-
-# KEYS 1 lease, 2… targets; ARGV 1 holder:token, 2… values. Sets all or none.
-_FENCED_SET = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-for i = 2, #KEYS do redis.call('SET', KEYS[i], ARGV[i]) end
-return 1
-"""
-# KEYS 1 lease, 2 journal; ARGV 1 holder:token, 2 step, 3 offsets, 4 length to keep
-_FENCED_JOURNAL = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], '0-' .. ARGV[2], 'o', ARGV[3])
-return 1
-"""
-
-
-class Overtaken(Exception):
-    """The lease is no longer ours."""
 
 
 class Checkpoint(Struct, frozen=True, kw_only=True):
@@ -315,34 +294,6 @@ class LogLearner:
             self.weighing.know(release, plan.rules.uses)
             telling_apart.register(self.clusters, plan)
             self._layouts.add(release)
-
-
-class Publisher:
-    """Writes journal, snapshots and checkpoints, all fenced by the lease."""
-
-    def __init__(self, connection: RedisConnection, lease: Lease) -> None:
-        self._connection = connection
-        self._lease = lease
-
-    async def journal(self, step: int, offsets: Mapping[int, str]) -> None:
-        """Note the offsets a step reached."""
-        await self._fenced(_FENCED_JOURNAL, (MODEL_JOURNAL,), step, msgspec.msgpack.encode(dict(offsets)), JOURNAL)
-
-    async def snapshot(self, packed: bytes, version: int, told: Signals | None = None) -> None:
-        """Publish a snapshot, and with it how placements and features are; workers see the version change."""
-        health = encode_signals(told or Signals(step=version, placements=[]))
-        await self._fenced(_FENCED_SET, (MODEL_SNAPSHOT, MODEL_VERSION, MODEL_SIGNALS), packed, version, health)
-
-    async def checkpoint(self, packed: bytes) -> None:
-        """Keep a checkpoint."""
-        await self._fenced(_FENCED_SET, (MODEL_CHECKPOINT,), packed)
-
-    async def _fenced(self, script: str, keys: tuple[str, ...], *values: bytes | str | int) -> None:
-        done = await self._connection.execute(
-            "EVAL", script, 1 + len(keys), LEASE_LEARNER, *keys, self._lease.fence, *values, timeout_ms=TIMEOUT_MS
-        )
-        if not done:
-            raise Overtaken
 
 
 async def learn(settings: Settings) -> int:

@@ -215,3 +215,13 @@ def test_execution_is_charged_to_its_placement() -> None:
         teaching.weigh(structs.replace(ACCEPTED, placement="desk", points=1.0, at_ms=n))
     assert (teaching.execution["hero"].unwell, teaching.execution["desk"].unwell) == (True, False)
     assert teaching.execution["hero"].experience == -2.0
+
+
+def test_what_shows_says_nothing_about_what_does_not() -> None:
+    teaching = Teaching()
+    for _ in range(50):
+        teaching.weigh(of("execution", 0.0, evidence=("page_errors",), rule="page_errors"))
+    assert share(teaching) == 0.5
+    for _ in range(30):
+        teaching.weigh(of("execution", 0.0, evidence=("cause=execution",), rule="explicit_cause"))
+    assert share(teaching) == pytest.approx(5 / 40)

@@ -26,7 +26,8 @@ from nbx.features.state import CustomerState, decode_state
 from nbx.features.store import Timer, versioned
 from nbx.ids import partition_of
 from nbx.limits import ERASED_SITES_MS
-from nbx.runtime.learner_process import LogLearner, Publisher
+from nbx.runtime.learner_process import LogLearner
+from nbx.runtime.publishing import Publisher
 from nbx.runtime.weighing import observation_of
 from tests.unit.runtime.test_learner_process import Place, place
 from tests.worlds import CATALOG, DAY_MS, PARTITIONS

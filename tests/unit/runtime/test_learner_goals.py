@@ -24,7 +24,8 @@ from nbx.features.lease import Lease
 from nbx.features.store_redis import RedisStore
 from nbx.ids import partition_of
 from nbx.runtime.keeper_process import run_due
-from nbx.runtime.learner_process import LogLearner, Publisher
+from nbx.runtime.learner_process import LogLearner
+from nbx.runtime.publishing import Publisher
 from tests.redis_server import RedisServer
 from tests.unit.runtime.test_learner_process import Place, lead
 from tests.worlds import CATALOG, PARTITIONS

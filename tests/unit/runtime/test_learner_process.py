@@ -25,7 +25,8 @@ from nbx.features.connection import RedisConnection
 from nbx.features.keys import LEASE_LEARNER, MODEL_CHECKPOINT, MODEL_SNAPSHOT, MODEL_VERSION, partition_keys
 from nbx.features.lease import Lease
 from nbx.features.store_redis import RedisStore
-from nbx.runtime.learner_process import LogLearner, Overtaken, Publisher
+from nbx.runtime.learner_process import LogLearner
+from nbx.runtime.publishing import Overtaken, Publisher
 from tests.redis_server import RedisServer
 from tests.worlds import CATALOG, DAY_MS, PARTITIONS
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,23 +14,24 @@ from redis.asyncio import Redis
 from nbx.audit.signals import Signals, encode_signals, read_signals
 from nbx.bandits.learner import LearnedSites
 from nbx.bandits.signals import Signal
-from nbx.bandits.snapshot import encode
+from nbx.bandits.snapshot import decode_snapshot, encode
 from nbx.bandits.teaching import Teaching
 from nbx.experience.entries import Event
 from nbx.features.keys import LEASE_LEARNER, MODEL_SIGNALS, partition_keys
 from nbx.features.lease import Lease
 from nbx.ids import decision_ref
 from nbx.runtime.doctor import examine
-from nbx.runtime.learner_process import LogLearner, Publisher
+from nbx.runtime.learner_process import LogLearner
+from nbx.runtime.publishing import Publisher
 from nbx.settings import Settings
 from tests.redis_server import RedisServer
 from tests.unit.runtime.test_learner_process import Place, with_place
 
 
-async def tell(it: Place, decision_id: str, *kinds: str, cause: str = "") -> None:
+async def tell(it: Place, decision_id: str, *kinds: str, **more: Any) -> None:
     for kind in kinds:
         it.count += 1
-        event = Event(event_id=f"e{it.count}", type=kind, decision_id=decision_id, cause=cause)
+        event = Event(event_id=f"e{it.count}", type=kind, decision_id=decision_id, **more)
         (result,) = await it.events.record([event])
         assert result.status == "accepted", result
 
@@ -121,6 +123,36 @@ def test_a_lost_signal_is_told_once_everywhere(caplog: pytest.LogCaptureFixture)
     with_place(check)
 
 
+def test_causes_features_and_placements_are_published_and_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def check(it: Place) -> None:
+        lease = Lease(it.connection, LEASE_LEARNER, "first", 60_000)
+        assert await lease.acquire()
+        publisher = Publisher(it.connection, lease)
+        learner = it.learner()
+        for _ in range(35):
+            await tell(it, await show(it), "seen", "failed", reason="wrong_data", properties={"feature": "age"})
+        await step(learner, publisher)
+        for _ in range(60):
+            await tell(it, await show(it), "seen", "failed", reason="page_error")
+        await step(learner, publisher)
+        told = await read_signals(it.store)
+        assert [(each.feature, each.quarantined) for each in told.features] == [("age", True), ("tier", False)]
+        assert [(each.placement, each.unwell) for each in told.execution] == [("hero", True)]
+        assert told.causes.confusion["execution"] == {"unknown": 60}
+        assert learner.snapshot().quarantined == ["age"]
+        assert decode_snapshot(encode(learner.snapshot())).quarantined == ["age"]
+        assert metric("nbx_placement_unwell", placement="hero") == 1.0
+        assert metric("nbx_feature_quarantined", feature="age") == 1.0
+        killed = it.learner()
+        await killed.redo()
+        killed.weighing.tell(again=True)
+        assert killed.checkpoint() == learner.checkpoint()
+        for words in ("placement hero fails far more often", "feature age is quarantined"):
+            assert caplog.text.count(words) == 1, "done again, not told again"
+
+    with_place(check)
+
+
 def test_the_doctor_names_what_is_lost(tmp_path: Path) -> None:
     teaching = Teaching()
 
@@ -153,5 +185,5 @@ async def step(learner: LogLearner, publisher: Publisher) -> None:
     assert await learner.take_step() > 0
     await publisher.journal(learner.step, learner.reached)
     learner.weighing.tell()
-    packed = encode(learner.learner.snapshot(learner.step, learner.step))
+    packed = encode(learner.snapshot())
     await publisher.snapshot(packed, learner.step, learner.weighing.told(learner.step))
