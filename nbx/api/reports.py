@@ -20,6 +20,7 @@ from nbx.api.schemas import (
     Live,
     OutcomeCount,
     PlacementCount,
+    PromiseReport,
     PurposeReport,
 )
 from nbx.api.wiring import Services
@@ -52,6 +53,7 @@ from nbx.experience.consent import (
 from nbx.experience.entries import FACTORS, Entry
 from nbx.experience.holdout import assignment
 from nbx.experience.lifecycle import decode_open
+from nbx.experience.obligations import open_topics
 from nbx.experience.relationship import relationship_features
 from nbx.features.keys import MODEL_SNAPSHOT, partition_keys
 from nbx.features.state import ERASED, CustomerState, decode_state
@@ -137,6 +139,20 @@ async def customer_report(services: Services, customer_id: str, count: int) -> C
         concerns={name: bool(is_open) for name, is_open in walks["concern"].items()},
         holdout=assignment(customer_id, state, plan.catalog.holdout, services.settings.salt),
         aliases=aliases,
+        obligations=open_topics(state, now_ms, plan.rules.experience),
+        promises=[
+            PromiseReport(
+                what=what,
+                due_ms=promise.due_ms,
+                made_ms=promise.made_ms,
+                kept_ms=promise.kept_ms,
+                broken=promise.broken,
+                topic=promise.topic,
+            )
+            for what, promise in sorted(state.promises.items(), key=lambda each: each[1].due_ms)
+        ],
+        gives=dict(state.gives),
+        asks=dict(state.asks),
     )
 
 

@@ -83,6 +83,17 @@ class PurposeReport(Struct, frozen=True, kw_only=True):
     """When the customer said so, epoch milliseconds; 0: never, it is the catalog's default."""
 
 
+class PromiseReport(Struct, frozen=True, kw_only=True):
+    """Something the company undertook. Times: epoch milliseconds, 0: not."""
+
+    what: str
+    due_ms: int
+    made_ms: int
+    kept_ms: int
+    broken: bool
+    topic: str
+
+
 class AliasPost(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Another id that turned out to be the customer's."""
 
@@ -123,6 +134,14 @@ class CustomerReport(Struct, frozen=True, kw_only=True):
     """`silent` or `random`; empty: not held out."""
     aliases: list[str]
     """Other ids of the customer."""
+    obligations: dict[str, int]
+    """Topic with an open obligation → since when, epoch milliseconds."""
+    promises: list[PromiseReport]
+    """Kept in mind, by when they are due."""
+    gives: dict[str, int]
+    """Give → how often it was received."""
+    asks: dict[str, int]
+    """Ask → how often it was made."""
 
 
 class PublishReply(Struct, frozen=True, kw_only=True):

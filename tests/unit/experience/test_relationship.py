@@ -47,6 +47,11 @@ def test_a_stranger_was_never_prompted() -> None:
         "strain": 0.5,
         "ignored_30d": 0.0,
         "minutes_since_prompt": NEVER_MINUTES,
+        "asked": 0.0,
+        "given": 0.0,
+        "obligations": 0.0,
+        "promises_broken": 0.0,
+        "promises_open": 0.0,
     }
 
 
