@@ -51,6 +51,7 @@ app.add_typer(report_app, name="report")
 
 Since = Annotated[str, typer.Option(help="Epoch ms, RFC 3339, or a time ago such as 24h; default 30 days ago.")]
 Until = Annotated[str, typer.Option(help="The same; default now.")]
+OfPlacement = Annotated[str, typer.Option("--placement", help="Only decisions of this placement.")]
 Young = Annotated[bool, typer.Option("--young", help="Count decisions whose attention may still run: biased.")]
 REPORT_S = 900.0
 """How long to wait for a report: a long log is read from one end to the other."""
@@ -446,7 +447,7 @@ def report_policy(
     release: Annotated[int, typer.Option(min=1, help="The release asked about.")],
     since: Since = "",
     until: Until = "",
-    placement: Annotated[str, typer.Option(help="Only decisions of this placement.")] = "",
+    placement: OfPlacement = "",
     clip: Annotated[float | None, typer.Option(help="Bound on importance weights; default none.")] = None,
     young: Young = False,
     as_json: AsJson = False,
@@ -478,6 +479,30 @@ def report_journeys(since: Since = "", until: Until = "", as_json: AsJson = Fals
 
     report = _client(url, REPORT_S).call("GET", "/v1/reports/journeys", since=since, until=until)
     _show(report) if as_json else out.print(show_journeys(msgspec.convert(report, JourneysReport)))
+
+
+@report_app.command("experience")
+def report_experience(
+    since: Since = "", until: Until = "", placement: OfPlacement = "", as_json: AsJson = False, url: Url = ""
+) -> None:
+    """Say what customers experienced, in points and money, who did, and where acceptance is bought with it."""
+    from nbx.audit.experience_report import ExperienceReport
+    from nbx.audit.tables_experience import show_experience
+
+    report = _client(url, REPORT_S).call("GET", "/v1/reports/experience", since=since, until=until, placement=placement)
+    _show(report) if as_json else out.print(show_experience(msgspec.convert(report, ExperienceReport)))
+
+
+@report_app.command("failures")
+def report_failures(
+    since: Since = "", until: Until = "", placement: OfPlacement = "", as_json: AsJson = False, url: Url = ""
+) -> None:
+    """Say why experiences were negative, where, what it cost, and which decisions are behind it."""
+    from nbx.audit.failures_report import FailuresReport
+    from nbx.audit.tables_experience import show_failures
+
+    report = _client(url, REPORT_S).call("GET", "/v1/reports/failures", since=since, until=until, placement=placement)
+    _show(report) if as_json else out.print(show_failures(msgspec.convert(report, FailuresReport)))
 
 
 @log_app.command("export")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from litestar import Litestar, MediaType, Request, Response, delete, get, patch, post
@@ -22,7 +22,15 @@ from nbx.api.console_routes import console_routes
 from nbx.api.errors import PROBLEM_TYPE, UNREADABLE, Fault, Problem, from_decode, problem
 from nbx.api.own_routes import own_routes
 from nbx.api.plane import DataPlane
-from nbx.api.reports import customer_report, decision_report, journeys_report, learning_report, policy_report
+from nbx.api.reports import (
+    customer_report,
+    decision_report,
+    experience_report,
+    failures_report,
+    journeys_report,
+    learning_report,
+    policy_report,
+)
 from nbx.api.schemas import (
     AliasPost,
     AliasReply,
@@ -36,6 +44,8 @@ from nbx.api.schemas import (
 )
 from nbx.api.wiring import Services
 from nbx.audit.budget_status import BudgetStatus, budget_status
+from nbx.audit.experience_report import ExperienceReport
+from nbx.audit.failures_report import FailuresReport
 from nbx.audit.history import find_decision
 from nbx.audit.journeys import JourneysReport
 from nbx.audit.learning import LearningReport
@@ -53,6 +63,9 @@ from nbx.limits import BODY_BYTES, CATALOG_BYTES
 
 _log = logging.getLogger(__name__)
 FAULTS_SHOWN = 1000
+SINCE = Parameter(description="Epoch ms, RFC 3339, or a time ago (7d); default 30 days")
+UNTIL = Parameter(description="The same; default now")
+PLACEMENT = Parameter(description="Only decisions of this placement")
 
 
 def make_app(services: Services, plane: DataPlane) -> Litestar:
@@ -182,9 +195,9 @@ def _report_routes(services: Services) -> Router:
     @get("/policy", opt={"scope": "audit"}, summary="What a release would have done, estimated from the log")
     async def policy(
         release: int = Parameter(ge=1, description="The release asked about"),
-        since: str = Parameter(default="", description="Epoch ms, RFC 3339, or a time ago (7d); default 30 days"),
-        until: str = Parameter(default="", description="The same; default now"),
-        placement: str = Parameter(default="", description="Only decisions of this placement"),
+        since: Annotated[str, SINCE] = "",
+        until: Annotated[str, UNTIL] = "",
+        placement: Annotated[str, PLACEMENT] = "",
         clip: float | None = Parameter(default=None, description="Bound on importance weights; default none"),
         young: bool = Parameter(default=False, description="Count decisions whose attention may still run"),
     ) -> PolicyReport:
@@ -196,7 +209,22 @@ def _report_routes(services: Services) -> Router:
         async with turn:
             return await journeys_report(services, since, until)
 
-    return Router("/v1/reports", route_handlers=[learning, policy, journeys], guards=[scope_guard(services)])
+    @get("/experience", opt={"scope": "audit"}, summary="What customers experienced, in points and money, and who did")
+    async def experience(
+        since: Annotated[str, SINCE] = "", until: Annotated[str, UNTIL] = "", placement: Annotated[str, PLACEMENT] = ""
+    ) -> ExperienceReport:
+        async with turn:
+            return await experience_report(services, since, until, placement)
+
+    @get("/failures", opt={"scope": "audit"}, summary="Negative experience by cause, where, at what cost, since when")
+    async def failures(
+        since: Annotated[str, SINCE] = "", until: Annotated[str, UNTIL] = "", placement: Annotated[str, PLACEMENT] = ""
+    ) -> FailuresReport:
+        async with turn:
+            return await failures_report(services, since, until, placement)
+
+    handlers = [learning, policy, journeys, experience, failures]
+    return Router("/v1/reports", route_handlers=handlers, guards=[scope_guard(services)])
 
 
 def _operations(services: Services) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -25,6 +26,10 @@ from nbx.api.schemas import (
 )
 from nbx.api.wiring import Services
 from nbx.audit.cluster_report import cluster_reports
+from nbx.audit.experience_report import ExperienceReport, ExperienceTally
+from nbx.audit.experienced import Experienced
+from nbx.audit.failures_report import FailuresReport
+from nbx.audit.failures_report import failures_report as sum_up_failures
 from nbx.audit.history import latest_decisions, timeline, view_decision
 from nbx.audit.journeys import JourneysReport, JourneysTally
 from nbx.audit.judging import Maturity, Question, asked_plan
@@ -32,7 +37,9 @@ from nbx.audit.learning import Evidence, LearningReport, LearningTally
 from nbx.audit.metrics import totals
 from nbx.audit.policy_report import PolicyReport, PolicyTally
 from nbx.audit.reading import read_log, releases_in, window
+from nbx.audit.signals import read_signals
 from nbx.bandits.snapshot import decode_snapshot
+from nbx.catalog.model import Catalog
 from nbx.catalog.plan import Plan
 from nbx.catalog.rules import Rules
 from nbx.decision.explain import explain
@@ -230,6 +237,38 @@ async def journeys_report(services: Services, since: str, until: str) -> Journey
     return msgspec.structs.replace(
         report, snapshot=snapshot.version if snapshot is not None else 0, clusters=cluster_reports(snapshot, plan)
     )
+
+
+async def experience_report(services: Services, since: str, until: str, placement: str) -> ExperienceReport:
+    """Tell what customers experienced; the log is read and summed up beside the event loop."""
+    now_ms = services.clock.now_ms()
+    tally = ExperienceTally(window(since, until, now_ms), placement, services.serving.plan().catalog)
+    catalogs = await _take_log(services, tally.kept, tally.take, now_ms)
+    return await asyncio.to_thread(tally.report, catalogs.__getitem__, now_ms)
+
+
+async def failures_report(services: Services, since: str, until: str, placement: str) -> FailuresReport:
+    """Tell why experiences were negative; the log is read and summed up beside the event loop."""
+    now_ms = services.clock.now_ms()
+    kept = Experienced(window(since, until, now_ms), placement)
+    catalogs = await _take_log(services, kept, kept.take, now_ms)
+    signals = await read_signals(services.store)
+    return await asyncio.to_thread(sum_up_failures, kept, catalogs.__getitem__, signals)
+
+
+async def _take_log(
+    services: Services, kept: Experienced, take: Callable[[list[Entry]], None], now_ms: int
+) -> dict[int, Catalog]:
+    """Read the log into a tally; returns the catalogs of the releases that decided."""
+    catalogs: dict[int, Catalog] = {}
+    async for entries in read_log(services.store, services.settings.partitions, kept.span.since_ms, now_ms):
+        for number in releases_in(entries) - catalogs.keys():
+            catalogs[number] = (await services.serving.plan_of(number)).catalog
+        await asyncio.to_thread(take, entries)
+    if kept.placement and not len(kept.made) and kept.placement not in services.serving.plan().placements:
+        words = f"there is no placement {kept.placement}, and no decision of the window was made for one of that name"
+        raise Unknown(words, field="placement", code="placement_unknown")
+    return catalogs
 
 
 async def live(services: Services) -> Live:
