@@ -68,7 +68,6 @@ def _acceptance(action: str, group: str, told: Lived, rows: I64) -> Acceptance:
     low, high = _interval(by_cause, y, w, who) if by_cause is not None else (None, None)
     apart = None if by_cause is None else by_cause - alike.share
     half = None if by_cause is None else half_width(w * (y - by_cause) / total - (y - alike.share) / len(y), who)
-    known = apart is not None and half is not None
     return Acceptance(
         action=action,
         group=group,
@@ -82,21 +81,23 @@ def _acceptance(action: str, group: str, told: Lived, rows: I64) -> Acceptance:
         by_cause_low=low,
         by_cause_high=high,
         difference=apart,
-        difference_low=apart - half if known and apart is not None and half is not None else None,
-        difference_high=apart + half if known and apart is not None and half is not None else None,
+        difference_low=None if apart is None or half is None else apart - half,
+        difference_high=None if apart is None or half is None else apart + half,
         flagged=apart is not None and abs(apart) > FLAG_RATIO * alike.share,
     )
 
 
 def _interval(share: float, y: F64, w: F64, who: I64) -> tuple[float, float]:
     """Wilson's interval on the effective number: that of the weights, or less where customers' answers are alike."""
-    total = float(w.sum())
+    told = w > 0.0
+    w, y, who = w[told], y[told], who[told]
+    total, n = float(w.sum()), len(w)
     count = total * total / float(w @ w)
-    half = half_width(w * (y - share) / total, who)
-    if half is not None and half > 0.0:
-        squares = float(np.square(np.bincount(who, weights=w * (y - share) / total)).sum())
-        customers = np.count_nonzero(np.bincount(who, weights=w))
-        if customers > 1:
-            alone = float(np.square(w * (y - share) / total).sum())
-            count *= min(alone / (squares * customers / (customers - 1)) * len(y) / max(len(y) - 1, 1), 1.0)
-    return wilson(min(max(share, 0.0), 1.0), count)
+    customers = int(np.count_nonzero(np.bincount(who)))
+    spread = w * (y - share) / total
+    alone = float(spread @ spread)
+    if alone <= 0.0 or customers < 2:
+        return wilson(min(max(share, 0.0), 1.0), min(count, float(customers)))
+    together = float(np.square(np.bincount(who, weights=spread)).sum()) * customers / (customers - 1)
+    excess = alone * n / (n - 1) / together if together > 0.0 else 1.0
+    return wilson(min(max(share, 0.0), 1.0), float(count * min(excess, 1.0)))

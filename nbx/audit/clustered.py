@@ -85,7 +85,7 @@ def effective(y: F64, who: I64) -> float:
     if n < 2:
         return float(n)
     p = float(y.mean())
-    customers = np.count_nonzero(np.bincount(who))
+    customers = int(np.count_nonzero(np.bincount(who)))
     if p in (0.0, 1.0) or customers < 2:
         return float(customers)
     squares = float(np.square(np.bincount(who, weights=y - p)).sum())

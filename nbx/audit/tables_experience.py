@@ -24,22 +24,22 @@ def show_failures(report: FailuresReport) -> Group:
     where = f" on {report.placement}" if report.placement else ""
     overall = report.parts[0]
     counted = f"{report.outcomes:,} outcomes, {report.unfinished:,} slots still open"
-    lost = f"{overall.total.lost:,} were lost on the way"
+    total = overall.total
+    lost = f"{total.lost:,} were lost on the way"
     lines = [
         f"{report.decisions:,} decisions{where}, {counted}, {report.corrections:,} outcomes corrected",
-        f"negative: {_share(overall.total.negative)} of {overall.shown:,} shown; {lost}; cost {overall.total.money:,.2f}",
+        f"negative: {_share(total.negative)} of {overall.shown:,} shown; {lost}; cost {total.money:,.2f}",
         *_bounds(report.cut, report.left_out),
         *_about_halves(report.split_ms),
     ]
     tables = [
         *(_table_of_failures(report, by) for by in ("overall", "action", "placement", "channel", "segment")),
-        _rows("decisions behind, the newest: `nbx decisions explain ID`", ("cause", ""), (),
-              ((each.cause, "  ".join(each.decisions[:2])) for each in overall.causes)),
+        _table_of_decisions(report),
         _table_of_acceptance(report),
         _table_of_rules(report),
         _table_of_evidence(report),
         *_tables_of_signals(report.signals),
-    ]  # fmt: skip
+    ]
     return _laid_out(report.findings, lines, tables)
 
 
@@ -109,6 +109,14 @@ def _table_of_failures(report: FailuresReport, by: str) -> Table:
                 _change(each.trend, lambda x: f"{100 * x:+.1f}"),
                 end_section=number == len(part.causes),
             )
+    return table
+
+
+def _table_of_decisions(report: FailuresReport) -> Table:
+    table = _table("decisions behind, the newest first; `nbx decisions explain ID` tells of one", "cause")
+    table.add_column("", no_wrap=True)
+    for each in report.parts[0].causes:
+        table.add_row(each.cause, "  ".join(each.decisions[:2]))
     return table
 
 
