@@ -14,7 +14,7 @@ import math
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from nbx.audit.intervals import wilson
 
@@ -169,4 +169,4 @@ def half_width(influence: F64, who: I64) -> float | None:
     if customers < 2:
         return None
     squares = float(np.square(np.bincount(who, weights=influence)).sum())
-    return float(student.ppf(0.975, customers - 1)) * math.sqrt(squares * customers / (customers - 1))
+    return float(stdtrit(customers - 1, 0.975)) * math.sqrt(squares * customers / (customers - 1))

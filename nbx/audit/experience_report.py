@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from heapq import nsmallest
 
 import numpy as np
 from msgspec import Struct
@@ -209,7 +208,7 @@ def _classes(told: Lived, catalog_of: Callable[[int], Catalog]) -> Iterator[Grou
 def _part(told: Lived, group: Group) -> ExperiencePart:
     rows = group.rows[told.shown[group.rows]]
     points, who = told.points[rows], told.who[rows]
-    costly = nsmallest(2 * EXAMPLES, rows[told.negative[rows]].tolist(), key=lambda i: (told.money[i], -told.at_ms[i]))
+    costly = told.costliest(rows[told.negative[rows]])[: 2 * EXAMPLES].tolist()
     return ExperiencePart(
         by=group.by,
         of=group.of,

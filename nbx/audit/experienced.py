@@ -209,6 +209,10 @@ class Lived:
     unfinished: int
     """Slots without an outcome yet."""
 
+    def costliest(self, rows: I64) -> I64:
+        """Return some slots in the order of what they cost, the newest first among equals."""
+        return rows[np.lexsort((-rows, -self.at_ms[rows], self.money[rows]))]
+
     def causes(self, rows: I64) -> NDArray[np.str_]:
         """Return the causes of some slots."""
         return np.array([self.told[i].cause for i in rows.tolist()], dtype=np.str_)
@@ -288,10 +292,13 @@ def groups(told: Lived, catalog_of: Callable[[int], Catalog]) -> tuple[list[Grou
 
 def _segments(told: Lived, catalog_of: Callable[[int], Catalog]) -> dict[str, list[str | None]]:
     """Feature → its value for each slot; None where the release did not declare it, or nothing personal was used."""
-    found: dict[str, list[str | None]] = {}
+    declared = {release: catalog_of(release).segments for release in {made.release for made in told.made}}
+    found: dict[str, list[str | None]] = {
+        feature: [None] * len(told.made) for features in declared.values() for feature in features
+    }
     for i, made in enumerate(told.made):
-        for feature, value in zip(catalog_of(made.release).segments, made.segments, strict=False):
-            found.setdefault(feature, [None] * len(told.made))[i] = value
+        for feature, value in zip(declared[made.release], made.segments, strict=False):
+            found[feature][i] = value
     return dict(sorted(found.items()))
 
 

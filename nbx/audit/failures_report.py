@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from heapq import nlargest
 
 import numpy as np
 from msgspec import Struct
@@ -201,9 +200,9 @@ def _series(told: Lived, rows: I64) -> tuple[int, ...]:
 
 def _examples(told: Lived, rows: I64) -> tuple[str, ...]:
     """Name the newest decisions, then the costliest of the others."""
-    newest = dict.fromkeys(told.ids[i] for i in nlargest(NEWEST, rows.tolist(), key=lambda i: (told.at_ms[i], i)))
-    costly = nlargest(NEWEST + COSTLIEST, rows.tolist(), key=lambda i: (-told.money[i], told.at_ms[i], i))
-    others = [name for name in dict.fromkeys(told.ids[i] for i in costly) if name not in newest]
+    newest = dict.fromkeys(told.ids[i] for i in rows[np.argsort(told.at_ms[rows], kind="stable")[: -NEWEST - 1 : -1]])
+    costly = told.costliest(rows)[: NEWEST + COSTLIEST]
+    others = [name for name in dict.fromkeys(told.ids[i] for i in costly.tolist()) if name not in newest]
     return (*newest, *others[:COSTLIEST])
 
 

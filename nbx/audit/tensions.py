@@ -124,5 +124,5 @@ def _doubt(*, clear: bool) -> str:
 
 
 def _worst(told: Lived, rows: I64) -> tuple[str, ...]:
-    order = sorted(rows[told.negative[rows]].tolist(), key=lambda i: (told.money[i], -told.at_ms[i]))
-    return tuple(dict.fromkeys(told.ids[i] for i in order[:10]))[:5]
+    order = told.costliest(rows[told.negative[rows]])[:10]
+    return tuple(dict.fromkeys(told.ids[i] for i in order.tolist()))[:5]
