@@ -27,7 +27,7 @@ class Acceptance(Struct, frozen=True, kw_only=True):
     responses: int
     """Answers of customers who agree to learning."""
     excused: int
-    """Of them, failures that are not, or not wholly, about the action."""
+    """Of them, those that are not, or not wholly, about the action."""
     weight: float
     """Sum of the weights by cause."""
     alike: float

@@ -116,7 +116,8 @@ class FailuresReport(Struct, frozen=True, kw_only=True):
     no_consent: int
     """Outcomes that no estimate of acceptance uses: the customer does not agree to learning."""
     signals: Signals
-    """Health of what the channels report, as the learner last published it."""
+    """Health of what channels report, of how placements execute and of features, and how well rules find causes, as the
+    learner last published it."""
     findings: tuple[str, ...]
     """What stands out, in words."""
 
@@ -239,3 +240,12 @@ def _findings(overall: FailurePart, accepted: Iterable[Acceptance], signals: Sig
             )
     for health in signals.lost:
         yield f"{health.placement} lost its `seen` events: what is told of it here is no fair sample"
+    for unwell in signals.execution:
+        if unwell.unwell:
+            shares = (
+                f"{unwell.recent_ratio:.0%} of the latest prompts failed there, {unwell.usual_ratio:.0%} usually do"
+            )
+            yield f"{unwell.placement} does not execute well: {shares}"
+    for data in signals.features:
+        if data.quarantined:
+            yield f"{data.feature} is in quarantine, nobody relies on it: {data.wrong:,.0f} outcomes are put down to it"

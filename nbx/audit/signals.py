@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from nbx.bandits.evidence import CauseTable
 from nbx.bandits.health import PlacementHealth
@@ -30,7 +30,7 @@ class Signals(Struct, frozen=True, kw_only=True):
     """By name, how well placements execute."""
     features: list[FeatureHealth] = []
     """By name, profile features that were used."""
-    causes: CauseTable = CauseTable()
+    causes: CauseTable = field(default_factory=CauseTable)
 
     @property
     def lost(self) -> list[SignalHealth]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from textwrap import wrap
 
 from rich.box import SIMPLE
 from rich.console import Group
@@ -17,6 +18,7 @@ from nbx.audit.signals import Signals
 
 ROWS = 12
 """Rows told of one dimension; `--json` has them all."""
+WIDTH = 98
 
 
 def show_failures(report: FailuresReport) -> Group:
@@ -74,9 +76,10 @@ def show_experience(report: ExperienceReport) -> Group:
 
 
 def _laid_out(findings: Sequence[str], lines: Iterable[str], tables: Iterable[Table]) -> Group:
-    notes = [f"! {finding}" for finding in findings]
+    told = [each for line in lines for each in wrap(line, WIDTH, subsequent_indent="  ")]
+    notes = [each for finding in findings for each in wrap(f"! {finding}", WIDTH, subsequent_indent="  ")]
     shown = [table for table in tables if table.row_count]
-    return Group(*(escape(line) for line in lines), *(f"[bold]{escape(note)}[/]" for note in notes), *shown)
+    return Group(*(escape(line) for line in told), *(f"[bold]{escape(note)}[/]" for note in notes), *shown)
 
 
 def _bounds(cut: bool, left_out: dict[str, int]) -> list[str]:
@@ -176,8 +179,54 @@ def _tables_of_signals(signals: Signals) -> list[Table]:
                 )
                 for each in signals.placements
             ),
-        )
+        ),
+        _rows(
+            "how placements execute",
+            ("placement", ""),
+            ("prompts", "failed", "usual", "lately", "points"),
+            (
+                (
+                    each.placement,
+                    "UNWELL" if each.unwell else "as usual",
+                    f"{each.prompts:,}",
+                    f"{each.failed:,}",
+                    f"{each.usual_ratio:.1%}",
+                    f"{each.recent_ratio:.1%}",
+                    f"{each.experience:+.2f}",
+                )
+                for each in signals.execution
+            ),
+        ),
+        _rows(
+            "how far features can be trusted",
+            ("feature", ""),
+            ("used", "wrong", "stale or corrected lately"),
+            (
+                (
+                    each.feature,
+                    "QUARANTINED" if each.quarantined else "trusted",
+                    f"{each.used:,.0f}",
+                    f"{each.wrong:,.0f}",
+                    f"{each.recent_ratio:.1%}",
+                )
+                for each in signals.features
+            ),
+        ),
+        _rows(
+            f"causes as told and as the rules alone gave them{_agreeing(signals.causes.right_ratio)}",
+            ("told", "by rules"),
+            ("outcomes",),
+            (
+                (told, given, f"{count:,}")
+                for told, by_rules in signals.causes.confusion.items()
+                for given, count in by_rules.items()
+            ),
+        ),
     ]
+
+
+def _agreeing(ratio: float | None) -> str:
+    return "" if ratio is None else f": {ratio:.0%} agree"
 
 
 def _table_of_experience(report: ExperienceReport, by: str) -> Table:

@@ -96,9 +96,43 @@ def test_the_journeys_report_tells_where_both_sides_met(service: Running) -> Non
     assert nbx(service, "report", "journeys", "--json").json()["steps"][0]["entries"] == 2
 
 
+def test_failures_are_told_by_cause_with_their_decisions(service: Running) -> None:
+    ids = []
+    for number in range(6):
+        _, reply = service.decide_shown(f"report-failed-{number}", "web")
+        ids.append(reply["decision_id"])
+        stem = {"decision_id": reply["decision_id"], "slot": 0, "type": "failed"}
+        service.record({"event_id": f"report-failed-{number}", "reason": "page_error", "text": "it broke", **stem})
+    report = read(service, "failures", since=decision_ref(ids[0]).at_ms, placement="web")
+    overall = report["parts"][0]
+    execution = next(each for each in overall["causes"] if each["cause"] == "execution")
+    assert execution["negative"]["count"] >= 6
+    assert execution["money"] >= 6 * 2.0 * 2.0, "two points each, loss aversion 2, exchange 1"
+    assert 0.0 < execution["negative"]["low"] <= execution["negative"]["share"] <= execution["negative"]["high"] <= 1.0
+    for decision_id in execution["decisions"]:
+        assert service.http.get(f"/v1/decisions/{decision_id}/explanation").is_success
+    assert any(each["flagged"] and each["by_cause"] is not None for each in report["acceptance"]) or all(
+        each["alike"] == 0.0 for each in report["acceptance"]
+    )
+    assert any("reason=page_error" in each["evidence"] for each in report["evidence"])
+    assert report["signals"]["placements"]
+    told = read(service, "experience", since=decision_ref(ids[0]).at_ms, placement="web")
+    failed = next(each for each in told["sums"] if each["outcome"] == "failed")
+    assert failed["count"] >= 6
+    assert {"it broke"} == {each["text"] for each in told["comments"]}
+    assert told["relationship"]["balance"]["count"] >= 6
+    assert sum(each["opened"] for each in told["obligations"]) >= 6
+    assert read(service, "experience", since="1h", until="59m")["decisions"] == 0
+
+
 def test_what_is_asked_wrongly_is_named(service: Running) -> None:
     cases: tuple[tuple[str, dict[str, Any], int, str, str], ...] = (
         ("learning", {"since": "yesterday"}, 400, "time_invalid", "since"),
+        ("failures", {"since": "yesterday"}, 400, "time_invalid", "since"),
+        ("failures", {"since": "1h", "until": "2h"}, 400, "window_empty", "since"),
+        ("failures", {"placement": "nowhere"}, 404, "placement_unknown", "placement"),
+        ("experience", {"until": "2026-01-01"}, 400, "time_invalid", "until"),
+        ("experience", {"placement": "nowhere"}, 404, "placement_unknown", "placement"),
         ("policy", {"release": 999}, 404, "release_unknown", "release"),
         ("policy", {"release": 0}, 400, "field_invalid", "release"),
         ("policy", {"release": 1, "placement": "nowhere"}, 404, "placement_unknown", "placement"),
@@ -124,6 +158,12 @@ def test_the_command_line_shows_both(service: Running) -> None:
     assert told.code == 0, told.err
     assert "predicted and observed acceptance" in told.out
     assert max(len(line.rstrip()) for line in told.out.splitlines()) <= 100
+    for name, words in (("failures", "decisions behind"), ("experience", "points per showing")):
+        told = nbx(service, "report", name, "--since", "1h", COLUMNS="100")
+        assert (told.code, words in told.out) == (0, True), told.err
+        assert max(len(line.rstrip()) for line in told.out.splitlines()) <= 100
+        assert nbx(service, "report", name, "--placement", "web", "--json").json()["placement"] == "web"
+        assert "time_invalid" in nbx(service, "report", name, "--since", "yesterday").err
     little = nbx(service, "report", "policy", "--release", "1", "--since", "1h", "--placement", "silent")
     assert (little.code, "NOT RELIABLE" in little.out) == (1, True), little.out
     report = nbx(service, "report", "policy", "--release", "1", "--since", "1h", "--young", "--json")
@@ -146,4 +186,7 @@ def test_the_log_is_exported(service: Running, tmp_path: Path, answered: list[st
 
 def test_the_schema_documents_the_reports(service: Running) -> None:
     schema = service.http.get("/schema").json()
-    assert {"/v1/reports/learning", "/v1/reports/policy", "/v1/reports/journeys"} <= schema["paths"].keys()
+    names = ("learning", "policy", "journeys", "experience", "failures")
+    assert {f"/v1/reports/{name}" for name in names} <= schema["paths"].keys()
+    parts = schema["components"]["schemas"]["FailuresReport"]["properties"]
+    assert {"parts", "acceptance", "signals", "findings"} <= parts.keys()

@@ -11,9 +11,9 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from nbx.audit.experience_report import ExperiencePart, ExperienceReport
-from nbx.audit.experience_tables import show_experience
 from nbx.audit.heard import Concerns, Obligations, Promises
 from nbx.audit.reading import Window
+from nbx.audit.tables_experience import show_experience
 from nbx.catalog.model import Concern
 from nbx.experience.entries import Continued, DecisionEntry, Entry
 from tests.unit.audit.lives import CATALOG, POINTS, decided, ended, erased, experience, overdue, said
@@ -245,7 +245,7 @@ def test_an_empty_log_is_a_report_too() -> None:
 
 def shown(report: ExperienceReport) -> str:
     text = StringIO()
-    Console(width=100, file=text).print(show_experience(report))
+    Console(width=100, file=text, soft_wrap=True).print(show_experience(report))
     return text.getvalue()
 
 

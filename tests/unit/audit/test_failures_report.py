@@ -9,15 +9,20 @@ import pytest
 from msgspec.structs import replace
 from rich.console import Console
 
-from nbx.audit.experience_tables import show_failures
-from nbx.audit.failures_report import FailuresReport, RuleCount
+from nbx.audit.experienced import Experienced
+from nbx.audit.failures_report import FailuresReport, RuleCount, failures_report
 from nbx.audit.intervals import wilson
 from nbx.audit.reading import Window
 from nbx.audit.signals import Signals
+from nbx.audit.tables_experience import show_failures
+from nbx.bandits.evidence import CauseTable
+from nbx.bandits.health import PlacementHealth
+from nbx.bandits.quarantine import FeatureHealth
 from nbx.bandits.signals import SignalHealth
 from nbx.catalog.model import ExperiencePolicy
 from nbx.experience.entries import Entry, ProfileEntry
-from tests.unit.audit.lives import CATALOG, POINTS, decided, ended, erased, failures, part
+from tests.unit.audit.lives import CATALOG, POINTS, QUIET, decided, ended, erased, failures, part
+from tests.unit.audit.worlds import EVER, busy_desk, fold
 from tests.worlds import NOW_MS
 
 HOUR_MS = 3_600_000
@@ -205,9 +210,34 @@ def test_signal_loss_is_told() -> None:
     lost = SignalHealth(placement="hero", lost=True, since_ms=1, reports=True, answers=9, answers_usual_ratio=0.9,
                         answers_recent_ratio=0.0, timeouts=3, timeouts_usual_ratio=0.5,
                         timeouts_recent_ratio=0.0)  # fmt: skip
-    report = failures(LOG, signals=Signals(step=7, placements=[lost]))
+    unwell = PlacementHealth(placement="desk", unwell=True, since_ms=1, prompts=90, failed=30, usual_ratio=0.02,
+                             recent_ratio=0.6, experience=-2.0)  # fmt: skip
+    feature = FeatureHealth(feature="tier", quarantined=True, since_ms=1, used=50.0, wrong=9.0, recent_ratio=0.5)
+    causes = CauseTable(confusion={"execution": {"unknown": 3, "execution": 9}}, right_ratio=0.75)
+    told = Signals(step=7, placements=[lost], execution=[unwell], features=[feature], causes=causes)
+    report = failures(LOG, signals=told)
+    text = shown(report)
+    for words in ("UNWELL", "QUARANTINED", "75% agree"):
+        assert words in text
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= 100
+    assert any(words.startswith("desk does not execute well: 60%") for words in report.findings)
+    assert any(words.startswith("tier is in quarantine") for words in report.findings)
     assert any(words.startswith("hero lost its `seen` events") for words in report.findings)
-    assert "LOST" in shown(report)
+    assert "LOST" in text
+
+
+def test_what_a_service_logged_reads_the_same() -> None:
+    desk = busy_desk(150, slots=2)
+    kept = Experienced(EVER)
+    fold(desk, kept.take)
+    report = failures_report(kept, lambda _: desk.plan.catalog, QUIET)
+    last = {(told.decision_id, told.slot): told for told in desk.observed}
+    bad = [told for told in last.values() if told.outcome in ("declined", "ignored")]
+    total = part(report, "overall").total
+    assert (report.outcomes, total.negative.count, report.unfinished) == (len(last), len(bad), 0)
+    charged = sum(-told.experience * 2.0 * (1.0 + told.stakes) for told in bad)
+    assert total.money == pytest.approx(charged)
+    assert {each.cause for each in part(report, "overall").causes} == {told.cause for told in bad}
 
 
 def test_an_empty_log_is_a_report_too() -> None:
@@ -220,7 +250,7 @@ def test_an_empty_log_is_a_report_too() -> None:
 
 def shown(report: FailuresReport) -> str:
     text = StringIO()
-    Console(width=100, file=text).print(show_failures(report))
+    Console(width=100, file=text, soft_wrap=True).print(show_failures(report))
     return text.getvalue()
 
 
