@@ -235,15 +235,13 @@ def _table_of_experience(report: ExperienceReport, by: str) -> Table:
     return _rows(
         title,
         ("",),
-        ("shown", "points [95 %]", "gained", "lost", "money", "negative [95 %]", "trend"),
+        ("shown", "points [95 %]", "money", "negative [95 %]", "trend"),
         (
             (
                 _named(part.of, part.value, by),
                 f"{part.shown:,}",
                 _mean(part.points),
-                f"{part.gained:,.0f}",
-                f"{part.lost:,.0f}",
-                f"{part.money:,.0f}",
+                f"{part.money:,.2f}",
                 _share(part.negative),
                 _change(part.trend, lambda x: f"{x:+.2f}"),
             )
