@@ -54,6 +54,7 @@ class Told(NamedTuple):
     weight: float
     learns: bool
     at_ms: int
+    """When it became this outcome; what only tells another cause does not change it."""
 
 
 class Slot(Struct):
@@ -148,7 +149,9 @@ class Experienced:
         slot = None if made is None else made.slots.get(outcome.slot)
         if made is None or slot is None or (slot.told is not None and outcome.revision <= slot.told.revision):
             return
+        at_ms = outcome.at_ms
         if slot.told is not None:
+            at_ms = slot.told.at_ms if slot.told.outcome == outcome.outcome else at_ms
             self._corrections.put((outcome.decision_id, outcome.slot, outcome.revision), made.customer_id, None)
         slot.told = Told(
             revision=outcome.revision,
@@ -162,7 +165,7 @@ class Experienced:
             response=outcome.response,
             weight=outcome.response_weight,
             learns=outcome.learns,
-            at_ms=outcome.at_ms,
+            at_ms=at_ms,
         )
 
 

@@ -3,7 +3,7 @@
 All of it is read from events and timers of the report's window. Promises kept are those that an event `promise_kept`
 told of. Obligations follow from outcomes as they are now: `failed` and `complained` open one on the action's topic,
 an event `resolved` (of its `topic`, or without one of all) or an acceptance of an action that resolves the topic closes
-it, and time does, by the release that decided.
+it, and time does, by the release that decided. What a broken promise opens besides is told with the promises.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ class Heard:
         for (_, topic), each in steps.items():
             if not any(step.decision_id for step in each):
                 continue
-            open_ = _follow(sorted(each), counts[topic], now_ms)
+            open_ = _follow(sorted(each, key=_in_turn), counts[topic], now_ms)
             still[topic] += [open_] if open_ is not None else []
         return tuple(
             Obligations(
@@ -271,6 +271,11 @@ class _Step(NamedTuple):
     decision_id: str
     """Empty: resolved."""
     lasts_ms: int
+
+
+def _in_turn(step: _Step) -> tuple[int, bool, str]:
+    """What is resolved in the same moment comes last, as in the state."""
+    return step.at_ms, not step.decision_id, step.decision_id
 
 
 def _follow(steps: list[_Step], count: Counter[str], now_ms: int) -> _Step | None:

@@ -148,6 +148,16 @@ def test_an_obligation_opened_anew_is_one_and_a_corrected_failure_none() -> None
     assert experience(mended).obligations[0].opened == 1
 
 
+def test_when_an_obligation_is_closed_does_not_depend_on_what_is_learned_of_its_cause() -> None:
+    decision = decided("d", "a")
+    told = ended(decision, "failed", "unknown", at_ms=NOW_MS + 5)
+    anew = ended(decision, "failed", "information", revision=2, at_ms=NOW_MS + 50)
+    (closed,) = experience([decision, told, said("a", "resolved", NOW_MS + 9), anew]).obligations
+    assert (closed.opened, closed.resolved, closed.open) == (1, 1, 0)
+    (tie,) = experience([decision, said("a", "resolved", NOW_MS + 5), told]).obligations
+    assert tie.open == 0, "in the same moment it is made good"
+
+
 def test_moods_and_comments() -> None:
     decision = decided("d", "anna")
     entries: list[Entry] = [
