@@ -560,13 +560,23 @@ def log_changes(
 @keys_app.command("create")
 def keys_create(
     name: str,
-    scope: Annotated[list[str], typer.Option(help="decide, events, catalog, audit or admin; any number of times.")],
+    scope: Annotated[
+        list[str], typer.Option(help="decide, events, catalog, audit or admin, any number of times; or web, for pages.")
+    ],
+    origin: Annotated[
+        list[str] | None, typer.Option(help="Whose pages may use a web key, such as https://shop.example; repeatable.")
+    ] = None,
 ) -> None:
     """Make an API key; it is printed once."""
-    from nbx.api.auth import create_key
+    from nbx.api.auth import OPERATOR, create_key
 
-    key, record = _on_redis(lambda redis: create_key(redis, name, scope, SystemClock().now_ms()))
-    err.print(f"key {record.id} for {name}, scopes {', '.join(record.scopes)}; it is not shown again:", markup=False)
+    key, record = _on_redis(
+        lambda redis: create_key(redis, name, scope, SystemClock().now_ms(), OPERATOR, origin or ())
+    )
+    pages = f", pages of {', '.join(record.origins) or 'the same origin'}" if record.is_publishable else ""
+    err.print(
+        f"key {record.id} for {name}, scopes {', '.join(record.scopes)}{pages}; it is not shown again:", markup=False
+    )
     out.print(key, markup=False)
 
 
@@ -579,9 +589,10 @@ def keys_list(as_json: AsJson = False) -> None:
     if as_json:
         _show([{name: getattr(r, name) for name in r.__struct_fields__ if name != "sha256"} for r in records])
         return
-    table = Table("id", "name", "scopes", "state")
+    table = Table("id", "name", "scopes", "origins", "state")
     for record in records:
-        table.add_row(record.id, record.name, ", ".join(record.scopes), "revoked" if record.revoked_ms else "in force")
+        state = "revoked" if record.revoked_ms else "in force"
+        table.add_row(record.id, record.name, ", ".join(record.scopes), "\n".join(record.origins), state)
     out.print(table)
 
 

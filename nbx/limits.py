@@ -12,6 +12,8 @@ TEXT_LENGTH = 1024
 """Characters in one text value of a context, property or reason: features are categories, not documents."""
 SLOTS = 10
 """Slots in one decision: a slate is read by a person."""
+ORIGINS = 100
+"""Origins of a publishable key: the sites of one company."""
 BATCH = 100
 """Decisions or events in one call."""
 EXCLUDES = 200

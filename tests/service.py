@@ -330,9 +330,9 @@ class Running:
         assert answer.is_success, answer.text
         return answer.json()
 
-    def new_key(self, *scopes: str) -> tuple[str, str]:
+    def new_key(self, *scopes: str, origins: Iterable[str] = ()) -> tuple[str, str]:
         """Make a key; returns its text and id once every worker takes it."""
-        text, record = self._on_redis(lambda client: create_key(client, "test", scopes, 1))
+        text, record = self._on_redis(lambda client: create_key(client, "test", scopes, 1, origins=tuple(origins)))
         self._wait_for_key(text, known=True)
         return text, record.id
 

@@ -9,11 +9,15 @@ valid headers are remembered, so strangers cannot fill the memory. The look-up c
 which an attacker's timing cannot climb digit by digit; the verification behind it hashes and uses `compare_digest`,
 also when no such id exists. Every refusal reads alike: unknown id, wrong secret, revoked.
 
+A *publishable* key has the scope `web` and no other: it stands in a page's source, so it opens only what
+`nbx.api.browser` lets a browser do, and only pages of its origins.
+
 Not here: polling `keys.KEYS_VERSION` and calling `replace` (the process does), rate limits, TLS.
 """
 
 from __future__ import annotations
 
+import re
 import secrets
 from hashlib import sha256
 from hmac import compare_digest
@@ -23,18 +27,18 @@ import msgspec
 from msgspec import Struct
 from redis.exceptions import WatchError
 
-from nbx.errors import Forbidden, Invalid, Unauthenticated, Unknown
+from nbx.errors import Forbidden, Invalid, TooLarge, Unauthenticated, Unknown
 from nbx.features import keys
 from nbx.features.trail import Change, append
-from nbx.limits import NAME_LENGTH
+from nbx.limits import NAME_LENGTH, ORIGINS, TEXT_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from redis.asyncio import Redis
 
-Scope = Literal["decide", "events", "catalog", "audit", "admin"]
-"""What a key may do; `admin` implies all others."""
+Scope = Literal["decide", "events", "catalog", "audit", "admin", "web"]
+"""What a key may do; `admin` implies all others, `web` goes with none."""
 
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 OPERATOR = "operator"
@@ -46,6 +50,7 @@ _SECRET_BYTES = 32
 _SECRET_LENGTH = 43
 _ID_LENGTH = 8
 _NO_DIGEST = "0" * 64
+_ORIGIN = re.compile(r"(?P<scheme>https?)://(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?P<port>:\d{1,5})?")
 _REFUSED = "the API key is not valid: it is unknown, misspelt or revoked"
 _MISSING = "an API key is needed: send the header `Authorization: Bearer nbx_…`"
 
@@ -63,6 +68,13 @@ class KeyRecord(Struct, frozen=True, kw_only=True):
     created_ms: int
     revoked_ms: int | None = None
     """Milliseconds since the epoch, or None while in force."""
+    origins: tuple[str, ...] = ()
+    """Whose pages may use a publishable key, as browsers send it; empty: pages of the service's own origin."""
+
+    @property
+    def is_publishable(self) -> bool:
+        """It may stand in a page's source."""
+        return self.scopes == ("web",)
 
 
 _decoder = msgspec.json.Decoder(KeyRecord)
@@ -70,7 +82,7 @@ _ANYONE = KeyRecord(id="open", name="authentication is off", scopes=("admin",), 
 
 
 async def create_key(
-    redis: Redis, name: str, scopes: Sequence[str], now_ms: int, by: str = OPERATOR
+    redis: Redis, name: str, scopes: Sequence[str], now_ms: int, by: str = OPERATOR, origins: Sequence[str] = ()
 ) -> tuple[str, KeyRecord]:
     """Make and store a key.
 
@@ -86,6 +98,8 @@ async def create_key(
         Time of creation.
     by
         Who makes it, for the admin trail.
+    origins
+        Of a publishable key: at most `limits.ORIGINS` such as `https://shop.example`; repeated ones count once.
 
     Returns
     -------
@@ -95,11 +109,12 @@ async def create_key(
     Raises
     ------
     Invalid
-        `name` or `scopes[i]` is wrong; the field is named and nothing is written.
+        `name`, `scopes[i]` or `origins[i]` is wrong; the field is named and nothing is written.
     """
     if not name or len(name) > NAME_LENGTH or not name.isprintable():
         raise Invalid(f"name must have 1 to {NAME_LENGTH} printable characters", field="name")
     granted = checked_scopes(scopes)
+    allowed = checked_origins(origins, granted)
     while True:
         secret = secrets.token_urlsafe(_SECRET_BYTES)
         record = KeyRecord(
@@ -108,6 +123,7 @@ async def create_key(
             scopes=granted,
             sha256=_digest(secret.encode()),
             created_ms=now_ms,
+            origins=allowed,
         )
         if await _store(redis, record, Change(at_ms=now_ms, who=by, what="key_created", details=_details(record))):
             return f"nbx_{record.id}_{secret}", record
@@ -143,7 +159,7 @@ def checked_scopes(scopes: Sequence[str]) -> tuple[Scope, ...]:
     Raises
     ------
     Invalid
-        None is given, or one is not a scope; names the field.
+        None is given, one is not a scope, or `web` is not alone; names the field.
 
     Examples
     --------
@@ -155,7 +171,40 @@ def checked_scopes(scopes: Sequence[str]) -> tuple[Scope, ...]:
     for i, scope in enumerate(scopes):
         if scope not in SCOPES:
             raise Invalid(f"{scope!r} is not a scope: use {', '.join(SCOPES)}", field=f"scopes[{i}]")
+    if "web" in scopes and set(scopes) != {"web"}:
+        raise Invalid("a key with the scope web is seen by everybody: it can have no other scope", field="scopes")
     return tuple(scope for scope in SCOPES if scope in scopes)
+
+
+def checked_origins(origins: Sequence[str], scopes: Sequence[str]) -> tuple[str, ...]:
+    """Return origins as browsers write them, each once, in their order.
+
+    Raises
+    ------
+    Invalid, TooLarge
+        The key is not publishable, there are too many, or one is no origin; names the field.
+
+    Examples
+    --------
+    >>> checked_origins(["https://Shop.example/", "http://localhost:8000", "https://shop.example:443"], ["web"])
+    ('https://shop.example', 'http://localhost:8000')
+    """
+    if origins and "web" not in scopes:
+        raise Invalid("origins go with the scope web: browsers use no other key", field="origins")
+    if len(origins) > ORIGINS:
+        raise TooLarge(f"{len(origins)} origins, at most {ORIGINS} are allowed", field="origins")
+    checked = []
+    for i, origin in enumerate(origins):
+        found = _ORIGIN.fullmatch(origin.lower().removesuffix("/"))
+        if found is None or len(origin) > TEXT_LENGTH:
+            raise Invalid(
+                f"{origin[:200]!r} is no origin: write scheme and host, and the port when there is one, such as "
+                "https://shop.example or http://localhost:8000; there is no wildcard",
+                field=f"origins[{i}]",
+            )
+        usual = {"https": ":443", "http": ":80"}[found["scheme"]]
+        checked.append(found[0].removesuffix(usual) if found["port"] == usual else found[0])
+    return tuple(dict.fromkeys(checked))
 
 
 class KeyRing:
@@ -177,6 +226,8 @@ class KeyRing:
         """Swap the set of keys; what was verified before is verified anew."""
         in_force = {record.id: record for record in records if record.revoked_ms is None}
         self._in_force, self._verified = in_force, dict[bytes | str, KeyRecord]()
+        self.origins = frozenset(origin for record in in_force.values() for origin in record.origins)
+        """Origins that some publishable key in force lets in."""
 
     def check(self, authorization: str | bytes | None, scope: Scope) -> KeyRecord:
         """Return the record of the key in an `Authorization` header when it grants `scope`.
@@ -195,17 +246,27 @@ class KeyRing:
         Forbidden
             The key is valid but lacks the scope.
         """
+        record = self.holder(authorization)
+        granted = record.scopes
+        if scope in granted or "admin" in granted:
+            return record
+        if record.is_publishable:
+            raise Forbidden(f"the publishable key {record.id} lets pages decide and send events, and nothing else")
+        raise Forbidden(f"the API key {record.id} has no scope {scope!r}, only {', '.join(granted)}")
+
+    def holder(self, authorization: str | bytes | None) -> KeyRecord:
+        """Return the record of the key in an `Authorization` header, whatever it grants.
+
+        Raises
+        ------
+        Unauthenticated
+            No header, or no valid key in it.
+        """
         if self.is_open:
             return _ANYONE
         if authorization is None:
             raise Unauthenticated(_MISSING)
-        record = self._verified.get(authorization)
-        if record is None:
-            record = self._verify(authorization)
-        granted = record.scopes
-        if scope in granted or "admin" in granted:
-            return record
-        raise Forbidden(f"the API key {record.id} has no scope {scope!r}, only {', '.join(granted)}")
+        return self._verified.get(authorization) or self._verify(authorization)
 
     def _verify(self, authorization: str | bytes) -> KeyRecord:
         in_force, verified = self._in_force, self._verified
@@ -237,7 +298,8 @@ def _digest(secret: bytes) -> str:
 
 
 def _details(record: KeyRecord) -> dict[str, str | int]:
-    return {"key": record.id, "name": record.name, "scopes": ", ".join(record.scopes)}
+    origins = {"origins": ", ".join(record.origins)} if record.origins else {}
+    return {"key": record.id, "name": record.name, "scopes": ", ".join(record.scopes), **origins}
 
 
 async def _store(redis: Redis, record: KeyRecord, change: Change) -> bool:

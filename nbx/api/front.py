@@ -2,6 +2,9 @@
 
 A typed Litestar route costs about 30 µs per request, this about 3 ; the same calls exist there too,
 for the schema and for whoever mounts the app without this front. Errors look the same on both ways.
+
+What a page sends has an origin or its key in the address: only then `nbx.api.browser` is asked, so that other callers
+pay for two comparisons.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from typing import Any
 import msgspec
 
 from nbx.api.auth import KeyRing, Scope
+from nbx.api.browser import VARY, BrowserDoor, Header
 from nbx.api.errors import PROBLEM_TYPE, problem
 from nbx.api.plane import DataPlane
 from nbx.audit.metrics import ERRORS
@@ -28,6 +32,8 @@ _log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
 _JSON = (b"content-type", b"application/json")
 _PROBLEM = (b"content-type", PROBLEM_TYPE.encode())
+_METHODS = frozenset({"POST", "OPTIONS"})
+_NOTHING: list[Header] = []
 
 
 class Front:
@@ -46,6 +52,7 @@ class Front:
     def __init__(self, app: AsgiApp, plane: DataPlane, keys: KeyRing) -> None:
         self._app = app
         self._keys = keys
+        self._door = BrowserDoor(plane, keys)
         self._hot: dict[str, tuple[Scope, Callable[[bytes], Awaitable[bytes]]]] = {
             "/v1/decisions": ("decide", plane.decide),
             "/v1/decisions:batch": ("decide", plane.decide_batch),
@@ -54,7 +61,7 @@ class Front:
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] == "http" and scope["method"] == "POST":
+        if scope["type"] == "http" and scope["method"] in _METHODS:
             hot = self._hot.get(scope["path"])
             if hot is not None:
                 await self._answer(hot, scope, receive, send)
@@ -64,14 +71,20 @@ class Front:
     async def _answer(
         self, hot: tuple[Scope, Callable[[bytes], Awaitable[bytes]]], scope: AsgiScope, receive: Receive, send: Send
     ) -> None:
-        status, kind = 200, _JSON
+        status, kind, more = 200, _JSON, _NOTHING
         try:
-            authorization = None
+            authorization = origin = None
             for name, value in scope["headers"]:
                 if name == b"authorization":
                     authorization = value
-            self._keys.check(authorization, hot[0])
-            body = await hot[1](await _body(receive))
+                elif name == b"origin":
+                    origin = value
+            if origin is None and not scope["query_string"] and scope["method"] == "POST":
+                self._keys.check(authorization, hot[0])
+                body = await hot[1](await _body(receive))
+            else:
+                more = [VARY]
+                status, body = await self._to_page(hot, scope, receive, authorization, origin, more)
         except NbxError as error:
             described = problem(error)
             status, kind, body = described.status, _PROBLEM, _encode(described)
@@ -82,8 +95,32 @@ class Front:
             status, kind, body = described.status, _PROBLEM, _encode(described)
             ERRORS.labels(described.code).inc()
         length = (b"content-length", str(len(body)).encode())
-        await send({"type": "http.response.start", "status": status, "headers": [kind, length]})
+        headers = [kind, length, *more] if body else more
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+    async def _to_page(
+        self,
+        hot: tuple[Scope, Callable[[bytes], Awaitable[bytes]]],
+        scope: AsgiScope,
+        receive: Receive,
+        authorization: bytes | None,
+        origin: bytes | None,
+        more: list[Header],
+    ) -> tuple[int, bytes]:
+        """Answer what may come from a page; `more` gets the headers by which it may read the answer or the error."""
+        if scope["method"] == "OPTIONS":
+            more += self._door.preflight(scope["headers"])
+            return 204, b""
+        record = None
+        try:
+            record, call = self._door.admit(scope["path"], authorization, scope["query_string"], hot[0])
+        finally:
+            if origin is not None:
+                more += self._door.allow_origin(origin, record)
+        if record.is_publishable:
+            self._door.check_origin(record, origin, dict(scope["headers"]).get(b"host", b""))
+        return 200, await (call or hot[1])(await _body(receive))
 
 
 async def _body(receive: Receive) -> bytes:

@@ -42,6 +42,7 @@ from nbx.api.schemas import (
     ProfilePatch,
     Ready,
 )
+from nbx.api.web_routes import web_routes
 from nbx.api.wiring import Services
 from nbx.audit.budget_status import BudgetStatus, budget_status
 from nbx.audit.experience_report import ExperienceReport
@@ -78,6 +79,7 @@ def make_app(services: Services, plane: DataPlane) -> Litestar:
             *_operations(services),
             *console_routes(services),
             *own_routes(services),
+            *web_routes(),
         ],
         exception_handlers={NbxError: _on_error, HTTPException: _on_http_error, Exception: _on_surprise},
         openapi_config=OpenAPIConfig(

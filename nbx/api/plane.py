@@ -41,11 +41,7 @@ class DataPlane:
 
     async def decide(self, body: bytes) -> bytes:
         """`POST /v1/decisions`."""
-        try:
-            request = _decode_request(body)
-        except UNREADABLE as error:
-            raise from_decode(error) from None
-        return _encode(await self.decisions.decide(request))
+        return _encode(await self.decisions.decide(decoded_request(body)))
 
     async def decide_batch(self, body: bytes) -> bytes:
         """`POST /v1/decisions:batch`: one result per request, in order; a bad one fails alone."""
@@ -65,8 +61,7 @@ class DataPlane:
 
     async def record(self, body: bytes) -> bytes:
         """`POST /v1/events`: one result per event, in order; a bad one fails alone."""
-        rows = _rows(body, "events")
-        return _encode(await self.record_many([_decoded(row, i) for i, row in enumerate(rows)]))
+        return _encode(await self.record_many(decoded_events(body)))
 
     async def record_many(self, events: Sequence[Event | EventResult]) -> list[EventResult]:
         """Record many; what was rejected already stays so."""
@@ -103,6 +98,19 @@ class DataPlane:
             refused = NbxError("something went wrong here; it is in the service's log")
         ERRORS.labels(refused.code).inc()
         return BatchItem(problem=problem(refused))
+
+
+def decoded_request(body: bytes) -> DecideRequest:
+    """Read the body of a decision; raises `Invalid` with the field."""
+    try:
+        return _decode_request(body)
+    except UNREADABLE as error:
+        raise from_decode(error) from None
+
+
+def decoded_events(body: bytes) -> list[Event | EventResult]:
+    """Read a body of events; what cannot be read is a rejection in its place."""
+    return [_decoded(row, i) for i, row in enumerate(_rows(body, "events"))]
 
 
 def _rows(body: bytes, name: str) -> list[msgspec.Raw]:
