@@ -251,7 +251,9 @@ class KeyRing:
         if scope in granted or "admin" in granted:
             return record
         if record.is_publishable:
-            raise Forbidden(f"the publishable key {record.id} lets pages decide and send events, and nothing else")
+            raise Forbidden(
+                f"the publishable key {record.id} lets pages decide and send events, and nothing else: no scope {scope!r}"
+            )
         raise Forbidden(f"the API key {record.id} has no scope {scope!r}, only {', '.join(granted)}")
 
     def holder(self, authorization: str | bytes | None) -> KeyRecord:

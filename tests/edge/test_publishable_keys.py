@@ -168,7 +168,13 @@ def test_the_file_is_cached_and_open_to_all_pages(service: Running) -> None:
         again = httpx.get(f"{service.url}/nbx.js", headers={"if-none-match": tag})
         assert (again.status_code, again.content) == (304, b"")
     assert httpx.get(f"{service.url}/nbx.js", headers={"if-none-match": '"x"'}).status_code == 200
-    assert len(got.content) < 10_240
+    assert got.headers["content-encoding"] == "gzip"
+    assert int(got.headers["content-length"]) < 5_120, "what a visitor downloads"
+    plain = httpx.get(f"{service.url}/nbx.js", headers={"accept-encoding": "identity"})
+    assert plain.content == got.content
+    assert "content-encoding" not in plain.headers
+    assert plain.headers["etag"] != got.headers["etag"]
+    assert plain.headers["vary"] == got.headers["vary"] == "accept-encoding"
 
 
 def test_the_command_makes_such_a_key(service: Running) -> None:

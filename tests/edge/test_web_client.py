@@ -113,7 +113,7 @@ def open_shown(page: Browser, pages: Shop, path: str) -> None:
 
 
 def all_confirmed(page: Browser) -> bool:
-    return page.run("return sessionStorage.getItem('nbx:events')") == "[]"
+    return bool(page.run("return sessionStorage.getItem('nbx:events') === '[]'"))
 
 
 def undisturbed(page: Browser) -> None:

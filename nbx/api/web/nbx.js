@@ -66,7 +66,7 @@ const confirm = async () => {
 	const sent = queue.slice(0, BATCH);
 	let over = [];
 	try {
-		const [told, status] = await post('events', batch(sent), { keepalive: true });
+		const body = batch(sent), [told, status] = await post('events', body, { keepalive: body.length < 5e4 }); // browsers bound it
 		if (status < 300) { // a decision made while the log was away is known a little later
 			over = sent.filter((q, i) => !/unavailable|decision_unknown/.test(told[i].code) || q[0].at < now() - MINUTE);
 			for (const t of told) if (t.detail) warn(t.detail);

@@ -135,6 +135,79 @@ def test_wrong_keys_name_the_field_and_write_nothing(
     run(server, story)
 
 
+def test_a_publishable_key_keeps_its_origins_and_opens_nothing_by_itself(server: RedisServer) -> None:
+    async def story(redis: Redis) -> None:
+        origins = ["https://Shop.example/", "http://localhost:8000", "https://shop.example:443", "http://[::1]:80"]
+        token, record = await create_key(redis, "shop", ["web"], 7, origins=origins)
+        assert record.origins == ("https://shop.example", "http://localhost:8000", "http://[::1]")
+        assert record.is_publishable
+        _, other = await create_key(redis, "desk", ["decide"], 8)
+        assert not other.is_publishable
+        ring = KeyRing(await list_keys(redis))
+        assert ring.origins == set(record.origins)
+        assert ring.holder(f"Bearer {token}") == record
+        for scope in SCOPES:
+            if scope != "web":
+                with pytest.raises(Forbidden, match="publishable"):
+                    ring.check(f"Bearer {token}", scope)
+        await revoke_key(redis, record.id, 9)
+        ring.replace(await list_keys(redis))
+        assert ring.origins == set()
+
+    run(server, story)
+
+
+@pytest.mark.parametrize(
+    ("scopes", "origins", "field"),
+    [
+        (["web", "events"], [], "scopes"),
+        (["admin", "web"], [], "scopes"),
+        (["decide"], ["https://shop.example"], "origins"),
+        (["web"], ["https://shop.example"] * 101, "origins"),
+        *[
+            (["web"], ["https://shop.example", wrong], "origins[1]")
+            for wrong in (
+                "*",
+                "null",
+                "",
+                "shop.example",
+                "https://*.shop.example",
+                "https://shop.example/path",
+                "https://user@shop.example",
+                "https://shop.example:123456",
+                "ftp://shop.example",
+                "https://",
+                "https://shop.example\n",
+                "https://" + "x" * 2000,
+            )
+        ],
+    ],
+)
+def test_wrong_origins_name_the_field_and_write_nothing(
+    server: RedisServer, scopes: list[str], origins: list[str], field: str
+) -> None:
+    async def story(redis: Redis) -> None:
+        with pytest.raises(Invalid) as refused:
+            await create_key(redis, "shop", scopes, 1, origins=origins)
+        assert refused.value.field == field
+        assert await redis.dbsize() == 0
+
+    run(server, story)
+
+
+def test_keys_stored_before_there_were_origins_are_read(server: RedisServer) -> None:
+    async def story(redis: Redis) -> None:
+        _, record = await create_key(redis, "shop", ["decide"], 7)
+        packed = await redis.hget(keys.KEYS, record.id)
+        assert packed is not None
+        stored = msgspec.json.decode(packed)
+        del stored["origins"]
+        await redis.hset(keys.KEYS, record.id, msgspec.json.encode(stored))
+        assert await list_keys(redis) == [record]
+
+    run(server, story)
+
+
 def test_a_taken_id_is_not_overwritten(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = iter(["aaaaaaaa", "aaaaaaaa", "bbbbbbbb"])
     monkeypatch.setattr("nbx.api.auth.secrets.token_hex", lambda _: next(ids))
