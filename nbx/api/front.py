@@ -32,8 +32,6 @@ _log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
 _JSON = (b"content-type", b"application/json")
 _PROBLEM = (b"content-type", PROBLEM_TYPE.encode())
-_METHODS = frozenset({"POST", "OPTIONS"})
-_NOTHING: list[Header] = []
 
 
 class Front:
@@ -61,7 +59,7 @@ class Front:
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] == "http" and scope["method"] in _METHODS:
+        if scope["type"] == "http" and (scope["method"] == "POST" or _is_preflight(scope)):
             hot = self._hot.get(scope["path"])
             if hot is not None:
                 await self._answer(hot, scope, receive, send)
@@ -71,7 +69,8 @@ class Front:
     async def _answer(
         self, hot: tuple[Scope, Callable[[bytes], Awaitable[bytes]]], scope: AsgiScope, receive: Receive, send: Send
     ) -> None:
-        status, kind, more = 200, _JSON, _NOTHING
+        status, kind = 200, _JSON
+        more: list[Header] | None = None
         try:
             authorization = origin = None
             for name, value in scope["headers"]:
@@ -79,7 +78,7 @@ class Front:
                     authorization = value
                 elif name == b"origin":
                     origin = value
-            if origin is None and not scope["query_string"] and scope["method"] == "POST":
+            if origin is None and not scope["query_string"]:
                 self._keys.check(authorization, hot[0])
                 body = await hot[1](await _body(receive))
             else:
@@ -95,7 +94,9 @@ class Front:
             status, kind, body = described.status, _PROBLEM, _encode(described)
             ERRORS.labels(described.code).inc()
         length = (b"content-length", str(len(body)).encode())
-        headers = [kind, length, *more] if body else more
+        headers = [kind, length]
+        if more is not None:
+            headers = [*headers, *more] if body else more
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
@@ -121,6 +122,10 @@ class Front:
         if record.is_publishable:
             self._door.check_origin(record, origin, dict(scope["headers"]).get(b"host", b""))
         return 200, await (call or hot[1])(await _body(receive))
+
+
+def _is_preflight(scope: AsgiScope) -> bool:
+    return scope["method"] == "OPTIONS" and any(name == b"origin" for name, _ in scope["headers"])
 
 
 async def _body(receive: Receive) -> bytes:

@@ -154,6 +154,11 @@ def test_browsers_may_ask_first(service: Running, key: str) -> None:
     assert answer.headers["access-control-allow-methods"] == "POST"
     assert int(answer.headers["access-control-max-age"]) > 0
     assert answer.headers["vary"] == "origin"
+    made = len(decisions_in(service.entries()))
+    assert httpx.options(f"{service.url}/v1/decisions", headers=service.headers()).headers["allow"], "nobody's page"
+    body = b'{"customer_id": "x", "placement": "web"}'
+    httpx.request("OPTIONS", f"{service.url}/v1/decisions", content=body, headers={"origin": SHOP, **service.headers()})
+    assert len(decisions_in(service.entries())) == made, "asking decides nothing"
     other = httpx.options(f"{service.url}/v1/events", headers={"origin": OTHER, **asks})
     refused(other, 403, "forbidden", OTHER)
     assert "access-control-allow-origin" not in other.headers
