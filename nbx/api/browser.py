@@ -21,6 +21,8 @@ from nbx.api.auth import KeyRecord, KeyRing, Scope
 from nbx.api.plane import DataPlane, decoded_events, decoded_request
 from nbx.errors import Forbidden, Invalid
 from nbx.experience.entries import Event
+from nbx.experience.obligations import RESOLVED_EVENT
+from nbx.experience.promises import BROKEN, KEPT, PROMISE
 from nbx.experience.service import EventResult
 
 Header = tuple[bytes, bytes]
@@ -32,6 +34,8 @@ _PREFLIGHT = [
     (b"access-control-allow-headers", b"authorization, content-type"),
     (b"access-control-max-age", PREFLIGHT_S),
 ]
+COMPANY_WORDS = frozenset({PROMISE, KEPT, BROKEN, RESOLVED_EVENT})
+"""Types of events that only the company can tell."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -135,9 +139,17 @@ class BrowserDoor:
 
 
 def _by_customer(event: Event | EventResult, index: int) -> Event | EventResult:
-    if isinstance(event, EventResult) or event.by == "customer":
+    if isinstance(event, EventResult):
         return event
-    refused = Forbidden("a publishable key tells what customers do: leave by out", field=f"events[{index}].by")
+    if event.by != "customer":
+        refused = Forbidden("a publishable key tells what customers do: leave by out", field=f"events[{index}].by")
+    elif event.type in COMPANY_WORDS:
+        refused = Forbidden(
+            f"a publishable key tells what customers do: a server of yours has to tell `{event.type}`",
+            field=f"events[{index}].type",
+        )
+    else:
+        return event
     return EventResult(event.event_id, "rejected", code=refused.code, detail=refused.message, field=refused.field)
 
 

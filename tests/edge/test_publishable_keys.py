@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from nbx.experience.promises import PROMISE
 from tests.service import ROOT, decisions_in, event_ids_in
 
 if TYPE_CHECKING:
@@ -61,13 +62,15 @@ def test_a_page_tells_what_the_customer_did_with_its_key_in_the_address(service:
             {{"event_id": "web:b2", "type": "page_view", "customer_id": "page"}},
             {{"event_id": "web:b3", "type": "consent", "customer_id": "page", "properties": {{"learn": false}}}},
             {{"event_id": "web:b4", "type": "page_view", "customer_id": "page", "by": "agent"}},
-            {{"event_id": "web:b5", "type": 7}}]""",
+            {{"event_id": "web:b5", "type": 7}},
+            {{"event_id": "web:b6", "type": "{PROMISE}", "customer_id": "page"}}]""",
         headers={"content-type": "text/plain;charset=UTF-8", "origin": SHOP},
     )
     results = beacon.json()
-    assert [result["status"] for result in results] == ["accepted", "accepted", "accepted", "rejected", "rejected"]
+    assert [result["status"] for result in results] == ["accepted"] * 3 + ["rejected"] * 3
     assert (results[3]["code"], results[3]["field"]) == ("forbidden", "events[3].by")
     assert results[4]["field"] == "events[4].type"
+    assert (results[5]["code"], results[5]["field"]) == ("forbidden", "events[5].type")
     assert set(event_ids_in(service.entries_of("page"))) == {"web:b2", "web:b3"}
 
 

@@ -235,7 +235,7 @@ def test_beacons_that_never_arrive_are_told_on_the_next_page(nbx: Running, pages
 
 
 def test_a_page_that_hides_where_it_is_is_confirmed(nbx: Running, pages: Shop, page: Browser) -> None:
-    pages.referrer = "no-referrer"  # beacons then say `origin: null`
+    pages.referrer = "no-referrer"  # beacons may then say `origin: null`
     try:
         open_shown(page, pages, "/null-origin")
         assert wait_for(nbx, "null-origin", "delivered", "seen")
