@@ -19,19 +19,16 @@ from nbx import __version__
 from nbx.api.access import caller, scope_guard
 from nbx.api.catalog_routes import catalog_routes
 from nbx.api.console_routes import console_routes
-from nbx.api.errors import PROBLEM_TYPE, UNREADABLE, Fault, Problem, from_decode, problem
+from nbx.api.errors import PROBLEM_TYPE, UNREADABLE, from_decode, problem
+from nbx.api.messages import BatchItem, Fault, InteractionReply, InteractionRequest, Problem, ProfilePatch
 from nbx.api.own_routes import own_routes
 from nbx.api.plane import DataPlane
 from nbx.api.reports import customer_report, decision_report, journeys_report, learning_report, policy_report
 from nbx.api.schemas import (
     AliasPost,
     AliasReply,
-    BatchItem,
     CustomerReport,
     DecisionReport,
-    InteractionReply,
-    InteractionRequest,
-    ProfilePatch,
     Ready,
 )
 from nbx.api.wiring import Services
@@ -46,9 +43,8 @@ from nbx.decision.explain import Explanation, explain
 from nbx.decision.messages import DecideReply, DecideRequest
 from nbx.decision.replay import Replay, replay
 from nbx.errors import NbxError, NotReady
-from nbx.experience.entries import Event
+from nbx.experience.entries import Event, EventResult
 from nbx.experience.erasure import Receipt
-from nbx.experience.service import EventResult
 from nbx.limits import BODY_BYTES, CATALOG_BYTES
 
 _log = logging.getLogger(__name__)
