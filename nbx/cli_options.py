@@ -37,7 +37,7 @@ def client_of(url: str, timeout_s: float = 30.0) -> Client:
     once = Retry(attempts=1)  # whoever typed the command sees at once what is wrong
     # commands make one call or two: nothing is left open
     return Client(
-        url or settings.url, stored_key(settings), settings.tls_cert, deadline_s=timeout_s, retry=once, kept=0
+        url or settings.url, stored_key(settings), settings.tls_cert, deadline_s=timeout_s, retry=once, keep_alive=False
     )
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import secrets
 import ssl
+import threading
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import closing
-from functools import wraps
+from contextlib import aclosing, closing
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 import httpx
 
+from nbx import __version__
 from nbx.client import calls
 from nbx.client.calls import DEADLINE_S, Caller
 from nbx.client.patience import Answer, Lost, Retry, Send, Steps, Wait
@@ -24,11 +26,15 @@ KEPT_S = 30.0
 """How long an idle connection is kept: less than the service does, so that it is rarely closed under a request."""
 P = ParamSpec("P")
 T = TypeVar("T")
-H = TypeVar("H", httpx.Client, httpx.AsyncClient)
+S = TypeVar("S", threading.Semaphore, asyncio.Semaphore)
+H = TypeVar("H", httpx.HTTPTransport, httpx.AsyncHTTPTransport)
 
 
-class _Connected(Generic[H]):
+class _Connected(Generic[H, S]):
     """Where a client calls, and as whom.
+
+    Requests under way take a lane each: a transport with one connection. A transport with many looks at all of them for
+    each request: with 32 under way a call cost 2.4 ms of CPU, with lanes 1.0 ms.
 
     Parameters
     ----------
@@ -46,11 +52,12 @@ class _Connected(Generic[H]):
         Of the random pauses; None: a new one.
     connections
         Open at a time, at most.
-    kept
-        Of these, how many stay open between calls, at most.
+    keep_alive
+        Keep them open between calls.
     """
 
     _make: Callable[..., H]
+    _turn: Callable[[int], S]
 
     def __init__(
         self,
@@ -62,39 +69,50 @@ class _Connected(Generic[H]):
         retry: Retry = Retry(),  # noqa: B008 - immutable
         seed: int | None = None,
         connections: int = CONNECTIONS,
-        kept: int = CONNECTIONS,
+        keep_alive: bool = True,
     ) -> None:
         if not url.startswith(("http://", "https://")):
             raise SetupError(f"{url!r} is no URL of a service: it begins with http:// or https://", field="url")
-        self.caller = Caller(url, retry, deadline_s, f"{secrets.randbits(32) if seed is None else seed:x}:")
-        trusted: ssl.SSLContext | bool = False
-        if url.startswith("https:"):
-            trusted = ssl.create_default_context()
-            if certificate is not None:
-                trusted.load_verify_locations(certificate)
         try:
-            self._http: H = self._make(
-                base_url=url,
-                headers={"authorization": f"Bearer {key}"} if key else {},
-                trust_env=False,
-                verify=trusted,
-                limits=httpx.Limits(
-                    max_connections=connections, max_keepalive_connections=kept, keepalive_expiry=KEPT_S
-                ),
-            )
+            self._url = httpx.URL(url)
         except httpx.InvalidURL as error:
             raise SetupError(f"{url!r} is no URL: {error}", field="url") from error
-
-    def _request(self, send: Send, timeout_s: float | None, extensions: dict[str, Any] | None = None) -> httpx.Request:
-        return self._http.build_request(
-            send.method,
-            send.path,
-            content=send.body,
-            params=dict(send.query),
-            headers={"content-type": send.content_type} if send.body else {},
-            timeout=timeout_s,
-            extensions=extensions,
+        self.caller = Caller(url, retry, deadline_s, f"{secrets.randbits(32) if seed is None else seed:x}:")
+        self._headers = {"user-agent": f"nbx/{__version__}"} | ({"authorization": f"Bearer {key}"} if key else {})
+        trusted = (
+            ssl.create_default_context() if self._url.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         )
+        if certificate is not None:
+            trusted.load_verify_locations(certificate)
+        limits = httpx.Limits(max_connections=1, max_keepalive_connections=int(keep_alive), keepalive_expiry=KEPT_S)
+        self._open: Callable[[], H] = partial(self._make, verify=trusted, trust_env=False, limits=limits)
+        self._turns: S = self._turn(connections)
+        self._lanes: list[H] = []
+        self._free: list[H] = []
+
+    def _take(self) -> H:
+        """Return a lane nobody uses; the one used last, whose connection is the least likely to be closed by now."""
+        try:
+            return self._free.pop()
+        except IndexError:
+            lane = self._open()
+            self._lanes.append(lane)
+            return lane
+
+    def _request(self, send: Send, timeout_s: float | None, **extensions: Any) -> httpx.Request:
+        return httpx.Request(
+            send.method,
+            self._url.join(send.path),
+            content=send.body,
+            params=dict(send.query) or None,
+            headers=self._headers | ({"content-type": send.content_type} if send.body else {}),
+            extensions=extensions | {"timeout": dict.fromkeys(("connect", "read", "write", "pool"), timeout_s)},
+        )
+
+
+def _no_authorities() -> ssl.SSLContext:
+    """Make what a transport wants of a caller without TLS; reading the system's authorities takes 20 ms."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def _blocking(steps: Callable[Concatenate[Caller, P], Steps[T]]) -> Callable[Concatenate[Client, P], T]:
@@ -115,10 +133,11 @@ def _awaited(
     return call
 
 
-class Client(_Connected[httpx.Client]):
+class Client(_Connected[httpx.HTTPTransport, threading.Semaphore]):
     """Calls that block; may be shared by threads. Close it, or use it as a context manager."""
 
-    _make = httpx.Client
+    _make = httpx.HTTPTransport
+    _turn = threading.Semaphore
 
     decide = _blocking(calls.decide)
     decide_many = _blocking(calls.decide_many)
@@ -146,7 +165,8 @@ class Client(_Connected[httpx.Client]):
 
     def close(self) -> None:
         """Close all connections."""
-        self._http.close()
+        for lane in self._lanes:
+            lane.close()
 
     def __enter__(self) -> Self:
         return self
@@ -176,11 +196,13 @@ class Client(_Connected[httpx.Client]):
             """Let each phase of the request (connect, write, read) have what is left, not all of the time again."""
             timeouts.update(dict.fromkeys(timeouts, max(0.001, until_s - time.monotonic())))
 
-        request = self._request(send, send.timeout_s, {"trace": restrict})
-        timeouts: dict[str, float] = request.extensions["timeout"]
+        if not self._turns.acquire(timeout=send.timeout_s):
+            return Lost(TimeoutError("all connections are busy"), in_time=False)
+        lane = self._take()
         try:
-            answer = self._http.send(request, stream=True)
-            with closing(answer):
+            request = self._request(send, until_s - time.monotonic(), trace=restrict)
+            timeouts: dict[str, float] = request.extensions["timeout"]
+            with closing(lane.handle_request(request)) as answer:
                 body = b""
                 for part in answer.iter_bytes():
                     body += part
@@ -190,16 +212,20 @@ class Client(_Connected[httpx.Client]):
             return Lost(error, in_time=False)
         except httpx.HTTPError as error:
             return Lost(error, in_time=True)
+        finally:
+            self._free.append(lane)
+            self._turns.release()
         return Answer(answer.status_code, answer.headers.get("retry-after", ""), body)
 
 
-class AsyncClient(_Connected[httpx.AsyncClient]):
+class AsyncClient(_Connected[httpx.AsyncHTTPTransport, asyncio.Semaphore]):
     """Calls to await, all on one event loop. Close it, or use it as a context manager.
 
     A cancelled call ends at once and leaves nothing open; what it asked for may have been done.
     """
 
-    _make = httpx.AsyncClient
+    _make = httpx.AsyncHTTPTransport
+    _turn = asyncio.Semaphore
 
     decide = _awaited(calls.decide)
     decide_many = _awaited(calls.decide_many)
@@ -223,7 +249,8 @@ class AsyncClient(_Connected[httpx.AsyncClient]):
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._http.aclose()
+        for lane in self._lanes:
+            await lane.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -248,10 +275,15 @@ class AsyncClient(_Connected[httpx.AsyncClient]):
 
     async def _answer(self, send: Send) -> Answer | Lost:
         try:
-            async with asyncio.timeout(send.timeout_s):
-                answer = await self._http.send(self._request(send, None))
+            async with asyncio.timeout(send.timeout_s), self._turns:
+                lane = self._take()
+                try:
+                    async with aclosing(await lane.handle_async_request(self._request(send, None))) as answer:
+                        body = await answer.aread()
+                finally:
+                    self._free.append(lane)
         except TimeoutError as error:
             return Lost(error, in_time=False)
         except httpx.HTTPError as error:
             return Lost(error, in_time=True)
-        return Answer(answer.status_code, answer.headers.get("retry-after", ""), answer.content)
+        return Answer(answer.status_code, answer.headers.get("retry-after", ""), body)
