@@ -27,7 +27,7 @@ CUSTOMERS = 20_000
 BATCH = 20
 BLOCK = 1_000
 """Decisions that are seen before the first of them is answered: nobody answers while `seen` is under way."""
-_SHOWN = re.compile(rb'"decision_id":"(\w+)","slots":\[\{"slot":0,"action":')
+SHOWN = re.compile(rb'"decision_id":"(\w+)","slots":\[\{"slot":0,"action":')
 
 
 class Round(NamedTuple):
@@ -47,7 +47,7 @@ def main(*, smoke: bool) -> dict[str, float]:
 async def _main(rounds: int, seconds: float) -> dict[str, float]:
     measured: dict[str, list[Round]] = {"decisions": [], "events": [], f"events, {BATCH} a call": []}
     async with pinned_service(sized(50, 32)) as nbx:
-        await ready(nbx.port, _decision)
+        await ready(nbx.port, decision)
         for _ in range(rounds):
             for name, batch in (("events", 1), (f"events, {BATCH} a call", BATCH)):
                 decided, shown = await _decide(nbx, seconds)
@@ -61,10 +61,10 @@ async def _decide(nbx: Pinned, seconds: float) -> tuple[Round, list[str]]:
     shown: list[str] = []
 
     def look(body: bytes) -> None:
-        if found := _SHOWN.search(body):
+        if found := SHOWN.search(body):
             shown.append(found.group(1).decode())
 
-    return await _round(nbx, _decision, seconds, 1, look), shown
+    return await _round(nbx, decision, seconds, 1, look), shown
 
 
 async def _report(nbx: Pinned, shown: Sequence[str], batch: int, seconds: float) -> Round:
@@ -123,7 +123,8 @@ def _told(measured: dict[str, list[Round]]) -> dict[str, float]:
     return {name: row.per_cpu / decided.per_cpu for name, row in middles.items()}
 
 
-def _decision(number: int) -> bytes:
+def decision(number: int) -> bytes:
+    """Return a call for a decision."""
     context = {f"f{i}": number % 7 / 7 for i in (1, 5, 9, 13)}
     body = {"customer_id": f"c{number * 7919 % CUSTOMERS}", "placement": "hero", "context": context}
     return post("/v1/decisions", msgspec.json.encode(body))
