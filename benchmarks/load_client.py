@@ -1,10 +1,10 @@
-"""A closed-loop HTTP client for benchmarks: raw sockets, one request in flight per connection, little CPU."""
+"""HTTP clients for benchmarks, closed and open loop: raw sockets, one request in flight per connection, little CPU."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 
@@ -20,8 +20,11 @@ class Load(NamedTuple):
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, next_request: Callable[[], bytes | None], done: asyncio.Future[None]) -> None:
+    def __init__(
+        self, next_request: Callable[[], bytes | None], done: asyncio.Future[None], look: Callable[[bytes], None] | None
+    ) -> None:
         self._next = next_request
+        self._look = look
         self._done = done
         self._buffer = b""
         self._sent_ns = 0
@@ -46,6 +49,8 @@ class _Connection(asyncio.Protocol):
         self.latencies_ms.append((time.perf_counter_ns() - self._sent_ns) / 1e6)
         self.errors += not (lower.startswith(b"http/1.1 20"))
         self.reply_bytes = length
+        if self._look is not None:
+            self._look(self._buffer[head + 4 :])
         self._buffer = self._buffer[head + 4 + length :]
         self._send()
 
@@ -69,8 +74,18 @@ def post(path: str, body: bytes, key: str = "") -> bytes:
     return f"{lines}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
-async def load(port: int, make: Callable[[int], bytes], *, seconds: float, connections: int) -> Load:
-    """Send `make(i)` for i = 0, 1, … over `connections` connections for a while."""
+async def load(
+    port: int,
+    make: Callable[[int], bytes | None],
+    *,
+    seconds: float,
+    connections: int,
+    look: Callable[[bytes], None] | None = None,
+) -> Load:
+    """Send `make(i)` for i = 1, 2, … over `connections` connections for a while, or until it is None.
+
+    `look` is shown the body of each reply.
+    """
     loop = asyncio.get_running_loop()
     began = time.perf_counter()
     count = 0
@@ -84,7 +99,7 @@ async def load(port: int, make: Callable[[int], bytes], *, seconds: float, conne
 
     ends = [loop.create_future() for _ in range(connections)]
     made = [
-        (await loop.create_connection(lambda end=end: _Connection(next_request, end), "127.0.0.1", port))[1]  # type: ignore[misc]
+        (await loop.create_connection(lambda end=end: _Connection(next_request, end, look), "127.0.0.1", port))[1]  # type: ignore[misc]
         for end in ends
     ]
     await asyncio.gather(*ends)
@@ -96,3 +111,40 @@ async def load(port: int, make: Callable[[int], bytes], *, seconds: float, conne
         sum(connection.errors for connection in made),
         made[0].reply_bytes,
     )
+
+
+class Sent(NamedTuple):
+    """One request of an open loop; times are those of the event loop."""
+
+    due_s: float
+    answered_s: float
+    ok: bool
+
+
+async def open_loop(port: int, requests: Sequence[bytes], *, rate: float, connections: int) -> list[Sent]:
+    """Send each request when it is due, whatever became of those before; in their order.
+
+    One that finds all connections busy waits for the next free one, and its time counts from when it was due.
+    """
+    loop = asyncio.get_running_loop()
+    free: asyncio.LifoQueue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.LifoQueue()
+    opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(connections)]
+    for connection in opened:
+        free.put_nowait(connection)
+    began_s = loop.time() + 0.05
+
+    async def one(number: int) -> Sent:
+        due_s = began_s + number / rate
+        await asyncio.sleep(due_s - loop.time())
+        reader, writer = connection = await free.get()
+        writer.write(requests[number])
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        at = head.index(b"content-length:") + 15
+        await reader.readexactly(int(head[at : head.index(b"\r", at)]))
+        free.put_nowait(connection)
+        return Sent(due_s, loop.time(), head.startswith(b"http/1.1 20"))
+
+    sent = await asyncio.gather(*(one(number) for number in range(len(requests))))
+    for _, writer in opened:
+        writer.close()
+    return sent

@@ -102,7 +102,7 @@ async def _first_start(settings: Settings, draft: Checked | None) -> None:
     """Make the first API key and publish the given catalog, where there are none; say where everything is."""
     from nbx.api.auth import create_key, list_keys
     from nbx.catalog.releases import Source, current_number, publish
-    from nbx.client import KEY_FILE, store_key
+    from nbx.local_key import KEY_FILE, store_key
 
     clock = SystemClock()
     redis = Redis.from_url(settings.effective_redis_url)

@@ -30,10 +30,15 @@ def read_settings() -> Settings:
 
 def client_of(url: str, timeout_s: float = 30.0) -> Client:
     """Return a client of a service; an empty URL is this machine's."""
-    from nbx.client import Client, stored_key
+    from nbx.client import Client, Retry
+    from nbx.local_key import stored_key
 
     settings = read_settings()
-    return Client(url or settings.url, stored_key(settings), settings.tls_cert, timeout_s=timeout_s)
+    once = Retry(attempts=1)  # whoever typed the command sees at once what is wrong
+    # commands make one call or two: nothing is left open
+    return Client(
+        url or settings.url, stored_key(settings), settings.tls_cert, deadline_s=timeout_s, retry=once, keep_alive=False
+    )
 
 
 def show(value: Any) -> None:

@@ -7,9 +7,9 @@ from typing import NamedTuple, get_args
 
 import grpc
 import msgspec
-from msgspec import Struct
 
 from nbx import errors
+from nbx.api.messages import Fault, Problem
 from nbx.decision.messages import Explain, Mode
 
 PROBLEM_TYPE = "application/problem+json"
@@ -37,28 +37,6 @@ STATUS: dict[type[errors.NbxError], Status] = {
     errors.NotReady: Status(503, grpc.StatusCode.UNAVAILABLE, "Not ready"),
     errors.SetupError: Status(422, grpc.StatusCode.FAILED_PRECONDITION, "The set-up is wrong"),
 }
-
-
-class Fault(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One of several faults, with its place."""
-
-    code: str
-    detail: str
-    field: str = ""
-    line: int = 0
-    column: int = 0
-
-
-class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A problem document."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    code: str
-    field: str = ""
-    faults: tuple[Fault, ...] = ()
 
 
 def status_of(error: errors.NbxError) -> Status:

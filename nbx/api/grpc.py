@@ -17,13 +17,13 @@ from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
 from nbx.api.auth import KeyRing, Scope
-from nbx.api.errors import Problem, problem, status_of
+from nbx.api.errors import problem, status_of
+from nbx.api.messages import Problem
 from nbx.api.plane import DataPlane
 from nbx.audit.metrics import ERRORS
 from nbx.decision.messages import DecideReply, DecideRequest, Explain, Mode
 from nbx.errors import Invalid, NbxError, TooLarge
-from nbx.experience.entries import Event
-from nbx.experience.service import EventResult
+from nbx.experience.entries import Event, EventResult
 from nbx.features.schema import Value
 from nbx.limits import BATCH, BODY_BYTES
 from nbx.settings import Settings

@@ -19,7 +19,8 @@ from nbx import __version__
 from nbx.api.access import caller, scope_guard
 from nbx.api.catalog_routes import catalog_routes
 from nbx.api.console_routes import console_routes
-from nbx.api.errors import PROBLEM_TYPE, UNREADABLE, Fault, Problem, from_decode, problem
+from nbx.api.errors import PROBLEM_TYPE, UNREADABLE, from_decode, problem
+from nbx.api.messages import BatchItem, Fault, InteractionReply, InteractionRequest, Problem, ProfilePatch
 from nbx.api.own_routes import own_routes
 from nbx.api.plane import DataPlane
 from nbx.api.reports import (
@@ -34,12 +35,8 @@ from nbx.api.reports import (
 from nbx.api.schemas import (
     AliasPost,
     AliasReply,
-    BatchItem,
     CustomerReport,
     DecisionReport,
-    InteractionReply,
-    InteractionRequest,
-    ProfilePatch,
     Ready,
 )
 from nbx.api.web_routes import web_routes
@@ -57,9 +54,8 @@ from nbx.decision.explain import Explanation, explain
 from nbx.decision.messages import DecideReply, DecideRequest
 from nbx.decision.replay import Replay, replay
 from nbx.errors import NbxError, NotReady
-from nbx.experience.entries import Event
+from nbx.experience.entries import Event, EventResult
 from nbx.experience.erasure import Receipt
-from nbx.experience.service import EventResult
 from nbx.limits import BODY_BYTES, CATALOG_BYTES
 
 _log = logging.getLogger(__name__)

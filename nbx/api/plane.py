@@ -9,13 +9,13 @@ from collections.abc import Sequence
 import msgspec
 
 from nbx.api.errors import UNREADABLE, from_decode, problem
-from nbx.api.schemas import BatchItem, InteractionReply, InteractionRequest
+from nbx.api.messages import BatchItem, InteractionReply, InteractionRequest
 from nbx.audit.metrics import ERRORS, EVENTS
 from nbx.decision.messages import DecideRequest
 from nbx.decision.service import DecisionService
 from nbx.errors import Invalid, NbxError, TooLarge
-from nbx.experience.entries import Event
-from nbx.experience.service import EventResult, EventService
+from nbx.experience.entries import Event, EventResult
+from nbx.experience.service import EventService
 from nbx.limits import BATCH
 
 _log = logging.getLogger(__name__)

@@ -4,36 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec import Struct, field
+from msgspec import Struct
 
-from nbx.api.errors import Problem
 from nbx.decision.examples import ExampleResult
-from nbx.decision.messages import DecideReply, DecideRequest
 from nbx.decision.replay import Replay
-from nbx.experience.entries import Event
-from nbx.experience.service import EventResult
 from nbx.features.schema import Value
-
-
-class BatchItem(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One result of a batch: a reply or a problem."""
-
-    reply: DecideReply | None = None
-    problem: Problem | None = None
-
-
-class InteractionRequest(Struct, frozen=True, kw_only=True):
-    """Events, then one decision that sees them."""
-
-    events: list[Event] = field(default_factory=list)
-    decision: DecideRequest
-
-
-class InteractionReply(Struct, frozen=True, kw_only=True):
-    """Results of both."""
-
-    events: list[EventResult]
-    decision: DecideReply
 
 
 class Candidate(Struct, frozen=True, kw_only=True):
@@ -67,12 +42,6 @@ class DecisionReport(Struct, frozen=True, kw_only=True):
     goal: dict[str, Any] | None
     """Where the decision's goal stands; None: it has none, or is no longer open to correction."""
     replay: Replay
-
-
-class ProfilePatch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Declared features to set, or with null to forget."""
-
-    profile: dict[str, Value | None]
 
 
 class PurposeReport(Struct, frozen=True, kw_only=True):

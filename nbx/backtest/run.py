@@ -28,11 +28,11 @@ from nbx.backtest.estimate import ReplayTally, unlikely_randomised
 from nbx.backtest.report import BacktestResult, report
 from nbx.backtest.service import Service, private_service
 from nbx.backtest.spec import NONE, Spec, read_spec, service_faults, swaying
-from nbx.client import stored_key
 from nbx.clock import SystemClock
 from nbx.decision.messages import DecideReply, DecideRequest
 from nbx.errors import SetupError
 from nbx.experience.entries import Event
+from nbx.local_key import stored_key
 from nbx.settings import load_settings
 
 CHUNK = 200

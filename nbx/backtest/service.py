@@ -23,16 +23,17 @@ import httpx
 import msgspec
 from msgspec import Struct
 
-from nbx.api.schemas import BatchItem, Ready
+from nbx.api.messages import BatchItem
+from nbx.api.schemas import Ready
 from nbx.catalog.model import Catalog
-from nbx.client import KEY_FILE, Refused
+from nbx.client import Refused
 from nbx.clock import SystemClock
 from nbx.decision.messages import DecideReply, DecideRequest
 from nbx.errors import SetupError, Unavailable
-from nbx.experience.entries import Event
-from nbx.experience.service import EventResult
+from nbx.experience.entries import Event, EventResult
 from nbx.features.schema import Value
 from nbx.limits import BATCH
+from nbx.local_key import KEY_FILE
 from nbx.runtime.supervise import Child, Supervisor
 from nbx.settings import PREFIX, Settings, load_settings
 

@@ -19,11 +19,11 @@ from rich.console import Console
 from nbx.api.auth import create_key
 from nbx.catalog.parse import parse_catalog
 from nbx.catalog.releases import publish
-from nbx.client import store_key
 from nbx.clock import SystemClock
 from nbx.demo.report import print_report
 from nbx.demo.run import demo_catalog, run_demo
 from nbx.errors import NbxError, SetupError
+from nbx.local_key import store_key
 from nbx.runtime.up import lock_holder, up
 from nbx.settings import Settings
 

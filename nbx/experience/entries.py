@@ -46,6 +46,19 @@ class Event(Struct, frozen=True, kw_only=True):
     """What the customer (or an agent) said, in free words; kept in the log, read by people."""
 
 
+class EventResult(Struct, frozen=True, omit_defaults=True):
+    """What became of one event."""
+
+    event_id: str
+    status: str
+    """`accepted`, `duplicate` or `rejected`."""
+    outcome: str = ""
+    """Terminal outcome of the slot after the event, when it changed it."""
+    code: str = ""
+    detail: str = ""
+    field: str = ""
+
+
 class Outcome(Struct, frozen=True, kw_only=True, array_like=True):
     """A terminal outcome of a slot, or its correction: what the learner reads."""
 
@@ -359,8 +372,7 @@ class EraseEntry(Struct, frozen=True, kw_only=True, array_like=True, tag="erase"
     """Made like a decision id: the keys follow from it."""
     by: str
     """Who asked: name and id of the API key."""
-    state_version: int
-    """Of the state that was removed."""
+    state_version: int  # of the state that was removed
     decisions: int
     """Open decisions removed."""
     timers: int

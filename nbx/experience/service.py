@@ -11,13 +11,13 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from msgspec import Struct, structs
+from msgspec import structs
 
 from nbx.catalog.plan import Plan
 from nbx.clock import Clock
 from nbx.errors import Invalid, NbxError, TooLarge, Unavailable
 from nbx.experience.checks import check_slot, checked_event, foreign, missing
-from nbx.experience.entries import Event, EventEntry, Outcome, ProfileEntry, TimerEntry
+from nbx.experience.entries import Event, EventEntry, EventResult, Outcome, ProfileEntry, TimerEntry
 from nbx.experience.goals import awaited
 from nbx.experience.identity import MERGE
 from nbx.experience.lifecycle import SLOT_EVENTS, OpenDecision, decode_open
@@ -34,19 +34,6 @@ from nbx.limits import BATCH, COMMIT_ATTEMPTS
 _ACCEPTED = b"1"
 _PASSED_ON = "passed on"
 """Status, on the way, of an alias's behaviour: its canonical customer's call to answer."""
-
-
-class EventResult(Struct, frozen=True, omit_defaults=True):
-    """What became of one event."""
-
-    event_id: str
-    status: str
-    """`accepted`, `duplicate` or `rejected`."""
-    outcome: str = ""
-    """Terminal outcome of the slot after the event, when it changed it."""
-    code: str = ""
-    detail: str = ""
-    field: str = ""
 
 
 @dataclass(slots=True)

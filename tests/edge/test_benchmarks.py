@@ -9,9 +9,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+NAMES = (
+    "bench_decide_http",
+    "bench_events_http",
+    "bench_feedback",
+    "bench_store",
+    "bench_learner_process",
+    "bench_fold",
+)
 
 
-@pytest.mark.parametrize("name", ["bench_decide_http", "bench_store", "bench_learner_process", "bench_fold"])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_benchmark_runs(name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{name}", "--smoke"],
