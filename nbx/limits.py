@@ -48,6 +48,8 @@ CLUSTERS = 16
 """Most clusters that customers are told apart into: each is a column of x, and people have to read them."""
 SEGMENTS = 8
 """Most features that reports split customers by: their values are in every decision record."""
+TERMS = 4
+"""Promises of one thing kept per customer, made one after the other: what came late is placed right among so many."""
 DEEDS = 8
 """Times kept per side of a journey's step: what came late is placed right among so many, and in 80 bytes."""
 PROMPTS = 10

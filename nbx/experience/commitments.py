@@ -13,27 +13,33 @@ if TYPE_CHECKING:
     from nbx.features.state import CustomerState
 
 
-def undertake(state: CustomerState, event: Event, at_ms: int, rules: Rules) -> None:
-    """Note what an event promises, keeps or makes good."""
-    policy, said = rules.experience, event.properties
+def undertake(state: CustomerState, event: Event, at_ms: int, rules: Rules) -> list[int]:
+    """Note what an event promises, keeps or makes good; returns when promises ran out, if that is news by it."""
+    policy, said, news = rules.experience, event.properties, list[int]()
     for owed in journeys.all_owed(state, event.type, rules):
-        promises.make_promise(state, policy, owed.what, due_ms=owed.due_ms, made_ms=owed.made_ms, events=owed.events)
+        news += promises.make_promise(
+            state, policy, owed.what, due_ms=owed.due_ms, made_ms=owed.made_ms, events=owed.events
+        )
         if kept_ms := state.meetings[owed.what][1 + journeys.COMPANY]:
             promises.keep(state, policy, owed.what, kept_ms)
     promises.keep_by(state, policy, event.type, at_ms)
     if event.type == promises.PROMISE:
         due_ms, topic = promises.due_of(said["due"], at_ms), str(said.get("topic", ""))
-        promises.make_promise(state, policy, str(said["what"]), due_ms=due_ms, made_ms=at_ms, topic=topic)
+        news += promises.make_promise(state, policy, str(said["what"]), due_ms=due_ms, made_ms=at_ms, topic=topic)
     elif event.type == promises.KEPT:
         promises.keep(state, policy, str(said["what"]), at_ms)
     elif event.type == obligations.RESOLVED_EVENT:
         obligations.resolve(state, str(said.get("topic", obligations.ALL)), at_ms)
+    return news
 
 
-def of_topic(state: CustomerState, decision: OpenDecision | None, event: Event, at_ms: int, rules: Rules) -> str:
-    """Note what an event of a slot does to its topic, which is returned: empty, there is none."""
+def of_topic(
+    state: CustomerState, decision: OpenDecision | None, event: Event, at_ms: int, rules: Rules
+) -> tuple[str, list[int]]:
+    """Note what an event of a slot does to its topic; returns that (empty: there is none), and as `undertake`."""
+    news = list[int]()
     if decision is None or not (slot := decision.slots[event.slot]).action:
-        return ""
+        return "", news
     known = rules.actions.get(slot.action)
     topic = known.topic if known is not None else slot.group
     if event.type in obligations.OPENING:
@@ -42,7 +48,7 @@ def of_topic(state: CustomerState, decision: OpenDecision | None, event: Event, 
         for resolved in known.resolves if known is not None else ():
             obligations.resolve(state, resolved, at_ms)
         if (undertaken := rules.undertakings.get((slot.action, slot.treatment))) is not None:
-            promises.make_promise(
+            news = promises.make_promise(
                 state,
                 rules.experience,
                 undertaken.what,
@@ -51,4 +57,4 @@ def of_topic(state: CustomerState, decision: OpenDecision | None, event: Event, 
                 topic=topic,
                 source=f"{event.decision_id}/{event.slot}",
             )
-    return topic
+    return topic, news

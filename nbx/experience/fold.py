@@ -132,10 +132,12 @@ def _taken_in(
     """Fold an event: what it is to anybody, then what it is to its slot, or to goals."""
     event, of_slot = entry.event, entry.event.type in SLOT_EVENTS
     happen(state, event.type, properties_of(event), entry.at_ms, rules, event.by)
-    undertake(state, event, entry.at_ms, rules)
+    ran_out = undertake(state, event, entry.at_ms, rules)
     if take_word := _WORDS.get(event.type):
         take_word(state, event, entry.at_ms)
-    topic = of_topic(state, decision, event, entry.at_ms, rules) if of_slot else ""
+    topic, undertaken = of_topic(state, decision, event, entry.at_ms, rules) if of_slot else ("", [])
+    for due_ms in (*ran_out, *undertaken):
+        happen(state, promises.BROKEN, {}, due_ms, rules, "company")
     threads.touch(state, event, entry.at_ms, decision.channel if decision else "", topic, rules)
     if of_slot:
         return _NOTHING if decision is None else _event(state, decision, entry, rules)

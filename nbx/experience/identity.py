@@ -152,7 +152,7 @@ def _absorb_relationship(state: CustomerState, other: CustomerState, rules: Rule
     for topic, turns in other.obligations.items():
         both = zip(state.obligations.get(topic, turns), turns, strict=True)
         state.obligations[topic] = [max(pair) for pair in both]
-    promises.absorb(state, other)
+    promises.absorb(state, other, rules.experience)
     for sum_, added in ((state.given, other.given), (state.asked, other.asked)):
         giveget.add(sum_, added.amount, added.at_ms, rules.experience)
     for counts, more in ((state.gives, other.gives), (state.asks, other.asks)):

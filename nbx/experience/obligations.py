@@ -59,15 +59,21 @@ def open_topics(state: CustomerState, now_ms: int, policy: ExperiencePolicy) -> 
     resolved = {topic: turns[1] for topic, turns in state.obligations.items()}
     everything_ms = resolved.get(ALL, 0)
     opened = [(topic, turns[0]) for topic, turns in state.obligations.items() if topic != ALL]
-    opened += [(each.topic, each.due_ms) for each in state.promises.values() if each.broken and not each.kept_ms]
+    opened += [
+        (term.topic, term.due_ms)
+        for promise in state.promises.values()
+        for term in (*promise.earlier, promise)
+        if term.broken and not (promise.kept and promise.kept[-1] >= term.made_ms)
+    ]
     found: dict[str, int] = {}
     for topic, at_ms in opened:
-        if topic and at_ms > max(resolved.get(topic, 0), everything_ms) and 0 <= now_ms - at_ms < policy.obligation_ms:
+        if topic and at_ms > max(resolved.get(topic, 0), everything_ms) and now_ms - at_ms < policy.obligation_ms:
             found[topic] = max(found.get(topic, 0), at_ms)
     return found
 
 
 def _bound(state: CustomerState) -> None:
-    """Forget the topics longest untouched when there are too many."""
+    """Forget the topics longest untouched when there are too many, those made good first."""
     while len(state.obligations) > OBLIGATIONS:
-        del state.obligations[min(state.obligations, key=lambda topic: (max(state.obligations[topic]), topic))]
+        ages = {topic: (turns[0] > turns[1], max(turns), topic) for topic, turns in state.obligations.items()}
+        del state.obligations[min(ages, key=ages.__getitem__)]

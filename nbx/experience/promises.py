@@ -6,8 +6,9 @@ before. That is told once, by the customer's one timer, as of the due time: poin
 `promise_broken` happens, and an obligation on its topic is open until it is kept late or resolved
 (`nbx.experience.obligations`). A promise that was kept in time, and is heard of late, takes the charge back.
 
-Of promises of the same thing the one made last is kept in mind: making it anew replaces it, and news of an older one
-change nothing.
+A promise of the same thing made anew takes the place of one whose time has not run out; one that ran out stays broken.
+The latest few promises of a thing and the latest times at which it was kept are remembered, and what each is worth is
+worked out from these, so that the order in which they are heard of does not matter.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 from nbx.experience.relationship import charge, weighed
 from nbx.features.state import CustomerState, Promise
 from nbx.features.store import Timer
-from nbx.limits import PROMISES
+from nbx.limits import DEEDS, PROMISES, TERMS
 
 if TYPE_CHECKING:
     from nbx.catalog.model import ExperiencePolicy
@@ -77,7 +78,7 @@ def make_promise(
     topic: str = "",
     events: tuple[str, ...] = (),
     source: str = "",
-) -> None:
+) -> list[int]:
     """Keep a promise in mind, in `state`; the same one again changes nothing.
 
     Parameters
@@ -94,56 +95,48 @@ def make_promise(
         Behaviour events that keep it, besides `promise_kept`.
     source
         Slot (`<decision_id>/<slot>`) whose acceptance made it: of several answers the earliest counts.
+
+    Returns
+    -------
+    When promises ran out that are news only by being made anew, epoch milliseconds.
     """
-    known = state.promises.get(what)
-    if known is not None and known.due_ms:
-        if source and known.source == source:
-            if made_ms < known.made_ms:
-                known.made_ms, known.due_ms = made_ms, due_ms
-                _settle(state, known, policy)
-            return
-        if made_ms <= known.made_ms:
-            return
-        if not known.kept_ms and known.due_ms < made_ms:  # its time ran out, whether or not that was told yet
-            known.broken = True
-            _settle(state, known, policy)
-    kept_ms = known.kept_ms if known is not None and known.kept_ms >= made_ms else 0
-    promise = Promise(due_ms, made_ms, topic, events, kept_ms, source=source)
-    state.promises[what] = promise
-    _settle(state, promise, policy)
-    while len(state.promises) > PROMISES:
-        del state.promises[min(state.promises, key=lambda each: (is_open(state.promises[each]), *_age(state, each)))]
+    made = Promise(due_ms, made_ms, topic, events, source=source)
+    known = state.promises.get(what) or Promise(0, 0)
+    terms, kept = _terms(known), known.kept
+    same = next((term for term in terms if source and term.source == source), None)
+    if same is None:
+        if any(_age(term) == _age(made) for term in terms):
+            return []
+        terms.append(made)
+    elif _age(made) < _age(same):
+        same.made_ms, same.due_ms = made_ms, due_ms
+    news = _arrange(state, policy, what, terms, kept)
+    _bound(state)
+    return news
 
 
 def keep(state: CustomerState, policy: ExperiencePolicy, what: str, at_ms: int) -> None:
     """Note that a promise was kept at a time; also when the promise itself is yet to be heard of."""
-    promise = state.promises.get(what)
-    if promise is None:
-        if len(state.promises) < PROMISES:
-            state.promises[what] = Promise(0, 0, kept_ms=at_ms)
-        return
-    if at_ms >= promise.made_ms and (not promise.kept_ms or at_ms < promise.kept_ms):
-        promise.kept_ms = at_ms
-        _settle(state, promise, policy)
+    known = state.promises.get(what) or Promise(0, 0)
+    if at_ms not in known.kept:
+        _arrange(state, policy, what, _terms(known), sorted([*known.kept, at_ms])[-DEEDS:])
+        _bound(state)
 
 
-def keep_by(state: CustomerState, policy: ExperiencePolicy, event: str, at_ms: int) -> list[str]:
-    """Let a behaviour event keep every promise that waits for it; returns which."""
-    found = [what for what, promise in state.promises.items() if event in promise.events]
-    for what in found:
+def keep_by(state: CustomerState, policy: ExperiencePolicy, event: str, at_ms: int) -> None:
+    """Let a behaviour event keep every promise that waits for it."""
+    for what in [what for what, promise in state.promises.items() if event in promise.events]:
         keep(state, policy, what, at_ms)
-    return found
 
 
 def break_due(state: CustomerState, policy: ExperiencePolicy, now_ms: int) -> tuple[str, ...]:
     """Break what is past due at `now_ms` and was not kept in time; returns what is news."""
-    broken = []
-    for what, promise in state.promises.items():
-        if promise.due_ms and promise.due_ms <= now_ms and not promise.broken and not _in_time(promise):
-            promise.broken = True
-            _settle(state, promise, policy)
-            broken.append(what)
-    return tuple(broken)
+    broken = tuple(what for what, promise in state.promises.items() if _waits(promise) and promise.due_ms <= now_ms)
+    for what in broken:
+        promise = state.promises[what]
+        promise.told = True
+        _arrange(state, policy, what, _terms(promise), promise.kept)
+    return broken
 
 
 def is_open(promise: Promise) -> bool:
@@ -153,8 +146,7 @@ def is_open(promise: Promise) -> bool:
 
 def next_due_ms(state: CustomerState) -> int:
     """Return when the next promise runs out, epoch milliseconds; 0: none will."""
-    waits = (p.due_ms for p in state.promises.values() if p.due_ms and not p.broken and not _in_time(p))
-    return min(waits, default=0)
+    return min((promise.due_ms for promise in state.promises.values() if _waits(promise)), default=0)
 
 
 def promise_timers(customer_id: str, state: CustomerState) -> tuple[tuple[Timer, ...], tuple[str, ...]]:
@@ -170,29 +162,79 @@ def promise_timer(customer_id: str) -> str:
     return f"{TIMER}{customer_id}"
 
 
-def absorb(state: CustomerState, other: CustomerState) -> None:
+def absorb(state: CustomerState, other: CustomerState, policy: ExperiencePolicy) -> None:
     """Take the promises made to another into `state`, whose balance has taken in what they were charged."""
-    for what, promise in other.promises.items():
-        mine = state.promises.get(what)
-        if mine is None or (promise.made_ms, promise.due_ms) > (mine.made_ms, mine.due_ms):
-            state.promises[what] = promise
-    for what in sorted(state.promises, key=lambda each: _age(state, each))[: max(len(state.promises) - PROMISES, 0)]:
-        del state.promises[what]
+    for what, theirs in other.promises.items():
+        mine = state.promises.get(what) or Promise(0, 0)
+        terms = _terms(mine)
+        for term in _terms(theirs):
+            if all(_age(term) != _age(known) for known in terms):
+                terms.append(term)
+            elif term.charged:  # both were told the same: it counts once
+                charge(state, -term.charged, term.charged_at_ms, policy)
+        _arrange(state, policy, what, terms, sorted({*mine.kept, *theirs.kept})[-DEEDS:])
+    _bound(state)
+
+
+def _terms(promise: Promise) -> list[Promise]:
+    """Return every promise of the same thing that is remembered, oldest first."""
+    return [*promise.earlier, promise] if promise.due_ms else []
+
+
+def _arrange(
+    state: CustomerState, policy: ExperiencePolicy, what: str, terms: list[Promise], kept: list[int]
+) -> list[int]:
+    """Put promises of one thing, in any order, in `state`, each charged by what is known of all of them.
+
+    A promise runs until the next one is made, which takes its place unless its time had run out. Returns when those
+    ran out of which nobody told.
+    """
+    terms.sort(key=_age)
+    del terms[:-TERMS]
+    news = []
+    for number, term in enumerate(terms):
+        until_ms = terms[number + 1].made_ms if number + 1 < len(terms) else 0
+        term.kept_ms = next((at for at in kept if term.made_ms <= at and (not until_ms or at < until_ms)), 0)
+        over = term.due_ms < until_ms if until_ms else term.told
+        term.broken = over and not _in_time(term)
+        if term.broken and not term.told:
+            term.told = True
+            news.append(term.due_ms)
+        _settle(state, term, policy)
+        term.earlier, term.kept = [], []
+    promise = terms[-1] if terms else Promise(0, 0, kept_ms=kept[0])
+    promise.earlier, promise.kept = terms[:-1], kept
+    state.promises[what] = promise
+    return news
+
+
+def _bound(state: CustomerState) -> None:
+    """Forget what matters least when there are too many: what is settled, what is broken, then what is open."""
+    while len(state.promises) > PROMISES:
+        weights = {
+            what: (is_open(each), each.broken and not each.kept_ms, each.due_ms, what)
+            for what, each in state.promises.items()
+        }
+        del state.promises[min(weights, key=weights.__getitem__)]
+
+
+def _waits(promise: Promise) -> bool:
+    """Tell whether it is yet to be told that a promise ran out, should it."""
+    return bool(promise.due_ms) and not promise.told and not _in_time(promise)
 
 
 def _in_time(promise: Promise) -> bool:
     return 0 < promise.kept_ms <= promise.due_ms
 
 
-def _age(state: CustomerState, what: str) -> tuple[int, str]:
-    return state.promises[what].due_ms, what
+def _age(promise: Promise) -> tuple[int, int, str, str]:
+    return promise.made_ms, promise.due_ms, promise.topic, promise.source
 
 
 def _settle(state: CustomerState, promise: Promise, policy: ExperiencePolicy) -> None:
     """Put what a promise is worth to the customer by now in place of what was charged before."""
     points, at_ms = 0.0, 0
-    if promise.due_ms and _in_time(promise):
-        promise.broken = False
+    if _in_time(promise):
         points, at_ms = weighed(policy.promise_kept, policy), promise.kept_ms
     elif promise.broken:
         points, at_ms = weighed(policy.promise_broken, policy), promise.due_ms

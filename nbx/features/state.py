@@ -93,12 +93,18 @@ class Promise(Struct, array_like=True):
     """Behaviour events that keep it, besides `promise_kept` of this `what`."""
     kept_ms: int = 0
     broken: bool = False
-    """It was told that it is past due; at most once."""
+    """Its time ran out, it was told or made anew after that, and nothing heard of says that it was kept in time."""
     charged: float = 0.0
     """Weighed points now in the balance for it."""
     charged_at_ms: int = 0
     source: str = ""
     """`<decision_id>/<slot>` whose acceptance made it; empty: an event."""
+    told: bool = False
+    """It was told that it is past due; at most once."""
+    earlier: list[Promise] = field(default_factory=list)
+    """Of the latest: those of the same thing before it, oldest first, `limits.TERMS` with it at most."""
+    kept: list[int] = field(default_factory=list)
+    """Of the latest: when it or one before it was kept, epoch milliseconds, ascending, at most `limits.DEEDS`."""
 
 
 class Tally(Struct, array_like=True):

@@ -15,21 +15,23 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
+from math import inf
 from typing import NamedTuple
 from zoneinfo import ZoneInfo, available_timezones
 
 import cel
 
-from nbx.catalog.model import DEFAULT_POINTS, LAYERS, Action, Catalog, ContactRule, Limit, Pause, Policy, QuietHours
+from nbx.catalog.model import LAYERS, Action, Catalog, ContactRule, Limit, Pause, Policy, QuietHours
 from nbx.experience.entries import DecisionEntry, Entry, EraseEntry, EventEntry, ProfileEntry, SlotRecord, TimerEntry
 from nbx.features.schema import Value
 from tests.reference import journeys
-from tests.reference.lifecycle import ANSWERS, BY_AGENT, PROOF, Reference, SlotKey
+from tests.reference.lifecycle import SlotKey
+from tests.reference.relationship import OF_SLOTS, UNITS_MS, Relationship
 
 PARTS = 10_000
 """In which money is counted."""
 NEAR = 0.05
-"""Points by which a balance may be on either side of the floor."""
+"""Points by which a balance may be on either side of the floor, and asks be of what gives bear."""
 
 
 class Stage(NamedTuple):
@@ -58,7 +60,7 @@ class Seen(NamedTuple):
 class Life:
     """One customer, as of a place in the log."""
 
-    slots: Reference = field(default_factory=Reference)
+    slots: Relationship
     channels: dict[SlotKey, str] = field(default_factory=dict)
     told: dict[SlotKey, int] = field(default_factory=dict)
     """Release by which a slot's outcome was last told."""
@@ -67,9 +69,9 @@ class Life:
     said: list[journeys.Said] = field(default_factory=list)
     history: list[journeys.Happened] = field(default_factory=list)
     profile: dict[str, tuple[int, Value]] = field(default_factory=dict)
+    wishes: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    """Scope → everything the customer said of it: (when, until when nothing of it is wanted)."""
     latest_ms: int = 0
-    charged_ms: int = 0
-    """Of the latest outcome."""
 
     def seen(self, now_ms: int) -> list[Seen]:
         """Return every prompt."""
@@ -120,7 +122,7 @@ class Guardrails:
     def check(self, log: Iterable[Entry]) -> list[str]:
         """Read on; returns all breaches so far."""
         for entry in log:
-            life = self._lives.setdefault(entry.customer_id, Life())
+            life = self._lives.setdefault(entry.customer_id, Life(Relationship(self.catalogs)))
             if isinstance(entry, DecisionEntry):
                 life.latest_ms = max(life.latest_ms, entry.at_ms)
                 self.breaches += [
@@ -145,9 +147,9 @@ class Guardrails:
                     elif entry.at_ms >= life.profile.get(name, (0, ""))[0]:
                         life.profile[name] = (entry.at_ms, value)
             case EraseEntry():
-                self._lives[entry.customer_id] = Life(latest_ms=life.latest_ms)
+                self._lives[entry.customer_id] = Life(Relationship(self.catalogs), latest_ms=life.latest_ms)
             case EventEntry() | TimerEntry():
-                if isinstance(entry, EventEntry) and entry.event.type not in ANSWERS | BY_AGENT | PROOF | {"delivered"}:
+                if isinstance(entry, EventEntry) and entry.event.type not in OF_SLOTS:
                     self._hear(life, entry)
                 for outcome in entry.outcomes:
                     self._tell(life, (outcome.decision_id, outcome.slot), entry.release)
@@ -156,14 +158,15 @@ class Guardrails:
         life.history.append(journeys.Happened(entry.event.type, entry.at_ms))
         if entry.event.type == "consent":
             life.said += [(purpose, bool(word), entry.at_ms) for purpose, word in entry.event.properties.items()]
+        if entry.event.type == "control":
+            said = entry.event.properties
+            life.wishes.setdefault(str(said["scope"]), []).append((entry.at_ms, _until_ms(said, entry.at_ms)))
 
     def _tell(self, life: Life, key: SlotKey, release: int) -> None:
         """Note by which release an outcome holds, and what it means together with other ignored prompts."""
         if key not in life.slots.slots:
             return
         life.told[key] = release
-        outcome = life.slots.slots[key].outcome()
-        life.charged_ms = max(life.charged_ms, outcome[1] if outcome else 0)
         catalog = self.catalogs[release]
         for scope, pause in pauses(catalog, life.slots.slots[key].action, life.channels[key]):
             if pause.ignored_count > 1:
@@ -254,7 +257,8 @@ class _Decided:
         stated = str(life.profile.get(self.catalog.time_zone_feature, (0, ""))[1])
         self.zone = stated if stated in _zones() else self.catalog.time_zone
         self.values = self._values()
-        self.paused = self._paused()
+        self.paused, self.maybe_paused = self._paused(life.latest_ms), self._paused(self.now_ms)
+        self.owed = life.slots.open_topics(entry.release, self.now_ms)
 
     def breaches(self) -> Iterator[str]:
         entry = self.entry
@@ -315,13 +319,13 @@ class _Decided:
 
     def _stages(self, action: Action, before: list[str]) -> Iterator[Stage]:
         """Yield every rule in the order in which it is asked; `before`: what the slate holds in earlier slots."""
-        contact, consent, entry = self.catalog.contact, self.catalog.consent, self.entry
+        contact, consent, entry, life = self.catalog.contact, self.catalog.consent, self.entry, self.life
         yield _sure("excluded", action.name in entry.request.exclude)
         yield _sure("holdout", entry.holdout == "silent" and action.action_class != "mandatory")
         owners: list[Policy] = [self.groups[action.group], action]
         yield _sure("not_started", any(self.now_ms < owner.starts_ms for owner in owners))
         yield _sure("ended", any(owner.ends_ms and self.now_ms >= owner.ends_ms for owner in owners))
-        allowed = journeys.contact_allowed(self.life.said, consent, self.placement.channel)
+        allowed = journeys.contact_allowed(life.said, consent, self.placement.channel)
         yield _sure("no_consent", action.action_class not in consent.exempt and not allowed)
         for layer in LAYERS:
             codes = {code for owner in owners if (code := self._fails(getattr(owner, layer), layer))}
@@ -331,9 +335,16 @@ class _Decided:
         worth = self._balance() if action.action_class == "promotional" else 0.0
         floor = self.catalog.experience.floor
         yield Stage(frozenset(["experience_floor"]), worth < floor - NEAR, worth < floor + NEAR)
+        promotional = action.action_class == "promotional"
+        yield _sure("obligation_open", promotional and life.slots.topic(entry.release, action) in self.owed)
+        over = self._asks_over(action) if promotional and action.asks else -1.0
+        yield Stage(frozenset(["asks_too_much"]), over > NEAR, over > -NEAR)
         held = action.action_class not in contact.exempt
         yield _sure("quiet_hours", held and self._quiet(self.now_ms))
-        yield _sure("paused", not self.paused.isdisjoint(self._own(action) + self._wider(action) * held))
+        scopes_of = self._own(action) + self._wider(action) * held
+        wished = not self._wished().isdisjoint(scopes_of)
+        sure, may = (wished or not paused.isdisjoint(scopes_of) for paused in (self.paused, self.maybe_paused))
+        yield Stage(frozenset(["paused"]), sure, may)
         rules = [(scope, self._rule(scope)) for scope in self._wider(action) * held]
         gaps = [self._close(scope, rule.gap_ms) for scope, rule in rules if rule.gap_ms]
         yield Stage(frozenset(["too_soon"]), any(sure for sure, _ in gaps), any(may for _, may in gaps))
@@ -378,9 +389,13 @@ class _Decided:
         sure, may = (open_ or any(self.now_ms - at_ms < gap_ms + slack for at_ms in times) for slack in (0, 1000))
         return sure, may
 
-    def _paused(self) -> set[str]:
-        """Return the scopes that outcomes keep away."""
-        life, now_ms = self.life, self.life.latest_ms
+    def _paused(self, now_ms: int) -> set[str]:
+        """Return the scopes that outcomes keep away at a time.
+
+        What was over at the latest entry may have been forgotten, or be called for by one that came later: a worker
+        whose clock is behind holds to it then.
+        """
+        life = self.life
         found = {scope for scope, until_ms in life.unanswered.items() if until_ms > now_ms}
         for key, slot in life.slots.slots.items():
             outcome = slot.outcome()
@@ -397,10 +412,24 @@ class _Decided:
         return says_quiet(self.catalog.contact.quiet_hours, self.placement.channel, self.zone, at_ms)
 
     def _balance(self) -> float:
-        policy = self.catalog.experience
-        at_ms = max(self.now_ms, self.life.charged_ms)
-        points = {str(name): worth for name, worth in (DEFAULT_POINTS | policy.points).items()}
-        return self.life.slots.balance(points, policy.loss_aversion, policy.half_life_ms, at_ms)
+        charges = self.life.slots.charges(self.entry.release)
+        latest_ms = max((at_ms for at_ms, _ in charges), default=0)
+        return self.life.slots.worth(self.entry.release, max(self.now_ms, latest_ms))
+
+    def _asks_over(self, action: Action) -> float:
+        """Return by how much an action asks beyond what was given; below 0: it does not."""
+        release, known = self.entry.release, self.life.slots
+        if not (most := self.catalog.experience.asks_per_give):
+            return -1.0
+        asks, gives = known.asks(release), known.gives(release)
+        asked, given = (
+            known.amount(release, each, max(self.now_ms, *(at_ms for at_ms, _ in each), 0)) for each in (asks, gives)
+        )
+        return asked + len(action.asks) - most * (given + 1)
+
+    def _wished(self) -> set[str]:
+        """Return the scopes of which the customer wants nothing now."""
+        return {scope for scope, words in self.life.wishes.items() if max(words)[1] > self.now_ms}
 
     def _agreed(self, purpose: str, default: str) -> bool:
         word = journeys.last_word(self.life.said, purpose)
@@ -471,6 +500,14 @@ class _Decided:
             even = 1.0 / max(len(entry.actions), 1)
             if abs(entry.slots[0].propensity - even) > 1e-9 or (entry.actions and not self.given):
                 yield f"propensity {entry.slots[0].propensity} in the random holdout, not {even}"
+
+
+def _until_ms(said: Mapping[str, Value], at_ms: int) -> float:
+    """Return until when a customer who said this at a time wants nothing; 0: prompts are welcome."""
+    if said.get("stop"):
+        return inf
+    pause = said.get("pause", 0)
+    return at_ms + int(pause[:-1]) * UNITS_MS[pause[-1]] if isinstance(pause, str) else pause
 
 
 def _sure(code: str, holds: bool) -> Stage:

@@ -77,19 +77,19 @@ actions:
   travel_card: {{group: cards, value: 50, gives: [x], suitable: "relationship.balance > -15.0",
                 treatments: {{late: {{placements: [web, desk], starts: {middle}}},
                              t: {{placements: [web, mail, desk]}}}}}}
-  voucher: {{group: loans, value: 70, gives: [x], cost: 2.5, ends: {late},
+  voucher: {{group: loans, value: 70, gives: [x], asks: [time], cost: 2.5, ends: {late},
             treatments: {{t: {{placements: [web, mail, desk]}}}}}}
   car_loan: {{group: loans, value: 45, cost: 1, gives: [x], applicable: "!concern.payment && {mobile}", starts: {early},
              treatments: {{gold: {{placements: [web, desk], eligible: "customer.tier == 'gold'"}},
                           t: {{placements: [web, mail, desk], suitable: "request.channel != 'email'"}}}}}}
   home_loan: {{group: loans, value: 40, cost: 0.5, gives: [x], eligible: "journey.onboarding != 'opened'",
               treatments: {{t: {{placements: [web, mail, desk]}}}}}}
-  savings: {{group: loans, value: 42, cost: 0.25, gives: [x],
+  savings: {{group: loans, value: 42, cost: 0.25, gives: [x], asks: [time, data], topic: savings,
             pause: {{declined: 30m, dismissed: {window}, ignored: 4m}},
             treatments: {{t: {{placements: [web, mail, desk]}}}}}}
   tips: {{group: help, class: service, value: 10, treatments: {{t: {{placements: [web, mail, desk]}}}}}}
   survey: {{group: help, class: service, value: 9, gives: [x], treatments: {{t: {{placements: [web, desk]}}}}}}
-  sorry: {{group: plain, class: recovery, value: 12, treatments: {{t: {{placements: [web, desk]}}}}}}
+  sorry: {{group: plain, class: recovery, value: 12, resolves: [loans], treatments: {{t: {{placements: [web, desk]}}}}}}
   alert: {{group: help, class: mandatory, eligible: "concern.payment", limits: [{{max: 2, per: 1h}}],
           treatments: {{t: {{placements: [web, desk]}}}}}}
 contact:
@@ -116,7 +116,7 @@ journeys:
   onboarding: {{steps: {{opened: {{event: account_opened}}, funded: {{event: deposit, after: [opened]}}}}}}
 concerns:
   payment: {{opens: [payment_failed], resolves: [payment_ok], timeout: 40m}}
-experience: {{half_life: 3h, loss_aversion: 2.0, floor: -28}}
+experience: {{half_life: 3h, loss_aversion: 2.0, floor: -28, obligation: 70m, recovery_boost: 2, {asks}}}
 exploration: {{floor: 0.05, scale: 1.0}}
 """
 _FIRST = {
@@ -134,6 +134,7 @@ _FIRST = {
     "early": "2026-10-25T00:15",
     "middle": "2026-10-25T01:00",
     "late": "2026-10-25T01:50",
+    "asks": "",
 }
 _SECOND = _FIRST | {
     "help_max": "6",
@@ -145,10 +146,13 @@ _SECOND = _FIRST | {
     "exempt": "mandatory, service",
     "email": "opt_out",
     "mobile": "true",
+    "asks": "asks_per_give: 1.5",
 }
 KINDS = ("delivered", "seen", "accepted", "declined", "dismissed", "converted", "failed", "complained", "skipped")
 KIND_CHANCES = (0.12, 0.57, 0.09, 0.05, 0.04, 0.05, 0.02, 0.01, 0.05)
 BEHAVIOUR = ("account_opened", "deposit", "payment_failed", "payment_ok")
+TOPICS = ("cards", "loans", "savings", "")
+WISHES = ("overall", "channel:web", "group:loans", "gold_card", "tips")
 PURPOSES = ("contact", "contact:email", "contact:phone", "personalise", "learn")
 ZONES = ("Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu", "Atlantis")
 
@@ -295,14 +299,41 @@ class World:
         kind = str(self.rng.choice(KINDS, p=KIND_CHANCES))
         cause = str(self.rng.choice(["", "", "timing", "execution"]))
         by = "agent" if kind == "skipped" else "customer"
-        return structs.replace(self._event(), type=kind, decision_id=decision_id, slot=slot, by=by, cause=cause)
+        event = structs.replace(self._event(), type=kind, decision_id=decision_id, slot=slot, by=by, cause=cause)
+        return self._with_mood(event)
 
     def _behaviour(self) -> Event:
-        event = structs.replace(self._event(), customer_id=self.customer)
+        event = self._with_mood(structs.replace(self._event(), customer_id=self.customer))
+        draw = self.rng.random()
+        if draw < 0.2:
+            topic = str(self.rng.choice(TOPICS))
+            return structs.replace(event, type="resolved", properties={"topic": topic} if topic else {})
+        if draw < 0.35:
+            return structs.replace(event, type="control", properties=self._wish())
+        if draw < 0.45:
+            return structs.replace(
+                event, type=str(self.rng.choice(["promise", "promise_kept"])), properties=self._word()
+            )
         if self.rng.random() < 0.6:
             words: dict[str, Value] = {str(self.rng.choice(PURPOSES)): bool(self.rng.random() < 0.8)}
             return structs.replace(event, type="consent", properties=words)
         return structs.replace(event, type=str(self.rng.choice(BEHAVIOUR)))
+
+    def _with_mood(self, event: Event) -> Event:
+        """Let the customer say how it was, now and then."""
+        if self.rng.random() > 0.2:
+            return event
+        return structs.replace(event, sentiment=float(self.rng.uniform(-1, 1)), effort=float(self.rng.integers(1, 8)))
+
+    def _wish(self) -> dict[str, Value]:
+        words: list[dict[str, Value]] = [{"stop": True}, {"resume": True}, {"pause": "20m"}, {"pause": "1h"}]
+        word = words[int(self.rng.choice(4, p=[0.1, 0.4, 0.3, 0.2]))]
+        return {"scope": str(self.rng.choice(WISHES)), **word}
+
+    def _word(self) -> dict[str, Value]:
+        """Promise something, or say that it was done: properties fit for either."""
+        due = str(self.rng.choice(["30s", "10m", "1h"]))
+        return {"what": str(self.rng.choice(["call", "refund"])), "topic": str(self.rng.choice(TOPICS)), "due": due}
 
     def _event(self) -> Event:
         self._ids += 1

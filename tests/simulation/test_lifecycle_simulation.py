@@ -36,6 +36,7 @@ from nbx.experience.entries import (
 from nbx.experience.erasure import ErasureService
 from nbx.experience.fold import fold
 from nbx.experience.lifecycle import OpenDecision, decode_open, encode_open
+from nbx.experience.obligations import open_topics
 from nbx.experience.service import EventService
 from nbx.features.keys import partition_keys
 from nbx.features.state import CustomerState, decode_state, encode_state
@@ -43,10 +44,13 @@ from nbx.features.store import Commit, Committed, versioned
 from nbx.ids import decision_ref, partition_of
 from nbx.runtime.keeper_process import run_due
 from tests.reference.lifecycle import TRUTH, Reference
+from tests.reference.relationship import Relationship
 from tests.simulation.store_fake import FakeStore
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
+
+    from nbx.features.schema import Value
 
 PARTITIONS = 3
 CUSTOMERS = 6
@@ -82,7 +86,7 @@ groups:
   few: {{topic: few, limits: [{{max: 2, per: 1h}}], pause: {{declined: 20m, dismissed: 10m, ignored: 5m}}}}
   many: {{topic: many, pause: {{declined: 20m}}}}
 actions:{_ACTIONS}
-experience: {{half_life: 6h, loss_aversion: 2.5, floor: -40}}
+experience: {{half_life: 6h, loss_aversion: 2.5, floor: -40, obligation: 5h}}
 exploration: {{floor: 0.05, scale: 1.0}}
 """
 KINDS = ("delivered", "seen", "accepted", "declined", "dismissed", "converted", "failed", "complained", "skipped")
@@ -205,19 +209,36 @@ class World:
         late_ms = int(self.rng.choice([0, 0, 500, 60_000, 15 * 60_000]))
         event = Event(event_id=f"event-{self._ids}", type="page_view", at=self.clock.now_ms() - late_ms)
         if not self.slots or self.rng.random() < 0.15:
-            properties = {"section": str(self.rng.choice(["a", "b"])), "mood": float(self.rng.normal())}
-            customer = f"customer-{self.rng.integers(CUSTOMERS)}"
-            return structs.replace(event, customer_id=customer, properties=properties)
+            return self._behaviour(structs.replace(event, customer_id=f"customer-{self.rng.integers(CUSTOMERS)}"))
         decision_id, slot = self.slots[-1 - int(self.rng.integers(min(len(self.slots), 30)))]
         kind = str(self.rng.choice(KINDS))
         return structs.replace(
-            event,
+            self._with_mood(event),
             type=kind,
             decision_id=decision_id,
             slot=slot,
             by="agent" if kind == "skipped" else "customer",
             cause=str(self.rng.choice(["", "", "timing", "execution"])),
         )
+
+    def _behaviour(self, event: Event) -> Event:
+        draw = self.rng.random()
+        if draw < 0.4:
+            topic = str(self.rng.choice(["few", "many", ""]))
+            return structs.replace(event, type="resolved", properties={"topic": topic} if topic else {})
+        if draw < 0.6:
+            due = str(self.rng.choice(["30s", "10m", "2h"]))
+            said: dict[str, Value] = {"what": str(self.rng.choice(["call", "refund"])), "due": due, "topic": "few"}
+            return structs.replace(event, type=str(self.rng.choice(["promise", "promise_kept"])), properties=said)
+        properties = {"section": str(self.rng.choice(["a", "b"])), "mood": float(self.rng.normal())}
+        return structs.replace(self._with_mood(event), properties=properties)
+
+    def _with_mood(self, event: Event) -> Event:
+        """Let somebody say how it was, now and then, and in words."""
+        if self.rng.random() < 0.7:
+            return event
+        effort = float(self.rng.integers(1, 8)) if self.rng.random() < 0.5 else None
+        return structs.replace(event, sentiment=float(self.rng.uniform(-1, 1)), effort=effort, text="so it was")
 
     async def _tell(self, events: list[Event]) -> None:
         self.sent += events
@@ -349,10 +370,10 @@ def check_caps(world: World, log: list[Entry]) -> None:
 
 async def check_outcomes_and_balance(world: World, log: list[Entry]) -> None:
     """Each slot ends in the outcome of the reference, and the account holds the sum of them."""
-    known: dict[str, Reference] = {}
+    known: dict[str, Relationship] = {}
     logged: dict[tuple[str, int], list[Outcome]] = {}
     for entry in log:
-        known.setdefault(entry.customer_id, Reference()).take(entry)
+        known.setdefault(entry.customer_id, Relationship({1: world.plan.catalog})).take(entry)
         if isinstance(entry, EventEntry | TimerEntry):
             for outcome in entry.outcomes:
                 logged.setdefault((outcome.decision_id, outcome.slot), []).append(outcome)
@@ -369,12 +390,30 @@ async def check_outcomes_and_balance(world: World, log: list[Entry]) -> None:
             assert opened is not None
             assert decode_open(opened).slots[key[1]].outcome == ended[0] == told[-1]
         state = await world.stored(customer_id)
-        policy = world.plan.rules.experience
-        points = {str(name): worth for name, worth in world.plan.rules.points.items()}
-        expected = reference.balance(points, policy.loss_aversion, policy.half_life_ms, state.balance_at_ms)
-        assert state.balance == pytest.approx(expected, abs=1e-9)
+        assert state.balance == pytest.approx(reference.worth(1, state.balance_at_ms), abs=1e-9)
+        check_relationship(world, reference, state)
         ends = Counter(ended[0] for slot in reference.slots.values() if (ended := slot.outcome()))
         assert {name: count for name, count in state.outcomes.items() if count} == ends
+
+
+def check_relationship(world: World, reference: Relationship, state: CustomerState) -> None:
+    """What is owed, promised, asked and given is what the reference says, and nothing is owed for ever."""
+    policy, now_ms = world.plan.rules.experience, world.clock.now_ms()
+    for ago_ms in (0, HOUR_MS, 4 * HOUR_MS):
+        assert open_topics(state, now_ms - ago_ms, policy) == reference.open_topics(1, now_ms - ago_ms)
+    assert not open_topics(state, now_ms + policy.obligation_ms, policy)
+    for tally, counts, told in (
+        (state.asked, state.asks, reference.asks(1)),
+        (state.given, state.gives, reference.gives(1)),
+    ):
+        assert counts == Counter(what for _, what in told)
+        assert tally.amount == pytest.approx(reference.amount(1, told, tally.at_ms), abs=1e-9)
+    latest = {term.made.what: term for term in reference.promises()}
+    promises = {what: promise for what, promise in state.promises.items() if promise.due_ms}
+    assert {what: (term.made.due_ms, term.kept_ms or 0, term.broken) for what, term in latest.items()} == {
+        what: (promise.due_ms, promise.kept_ms, promise.broken) for what, promise in promises.items()
+    }
+    assert all(promise.told or 0 < promise.kept_ms <= promise.due_ms for promise in promises.values()), "still waiting"
 
 
 async def check_rebuild(world: World, log: list[Entry]) -> None:
