@@ -121,6 +121,8 @@ def _next_steps(settings: Settings, key_file: Path, *, keep: bool) -> list[str]:
         *again,
         f"  curl -s {settings.url}/v1/decisions -H \"Authorization: Bearer $(cat {key_file})\" -d '{ask}'",
         f"  {variables} {nbx} decide you web_home_hero --preview",
+        f"  {variables} {nbx} report failures",
+        f"  {variables} {nbx} customer experience you --link",
         f"  {variables} {nbx} doctor",
     ]
 
