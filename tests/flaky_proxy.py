@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
 
 T = TypeVar("T")
-Fault = Literal["none", "drop", "lose", "half", "slow", "stall", "busy"]
-SLOW_S = 0.2
+Fault = Literal["none", "drop", "lose", "half", "slow", "stall", "halt", "busy"]
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 
 
@@ -24,12 +23,14 @@ class FlakyProxy:
     """Passes requests on to a port of this machine; each takes the next of `faults`, none when there is none left.
 
     `drop`: closes before passing on. `lose`: passes on, closes without an answer. `half`: half an answer, then closes.
-    `slow`: answers late. `stall`: passes on, answers never. `busy`: 503 with `Retry-After`, not passed on.
+    `slow`: answers late. `stall`: passes on, answers never. `halt`: half an answer, late, never the rest. `busy`: 503
+    with `Retry-After`, not passed on.
     """
 
     def __init__(self, target: int) -> None:
         self.faults: deque[Fault] = deque()
         self.retry_after = "0"
+        self.slow_s = 0.2
         self.requests: list[bytes] = []
         """Bodies of all requests that came in."""
         self.open = 0
@@ -97,11 +98,13 @@ class FlakyProxy:
             answer = await _message(upstream)
         finally:
             out.close()
-        if fault == "stall":
+        if fault in ("slow", "halt"):
+            await asyncio.sleep(self.slow_s)
+        if fault == "halt":
+            writer.write(answer[: len(answer) // 2])
+        if fault in ("stall", "halt"):
             await reader.read()  # until the caller has enough of it
             return False
-        if fault == "slow":
-            await asyncio.sleep(SLOW_S)
         writer.write(answer[: len(answer) // 2] if fault == "half" else b"" if fault == "lose" else answer)
         await writer.drain()
         return fault not in ("half", "lose")

@@ -12,7 +12,8 @@ from nbx.catalog.plan import Plan
 from nbx.clock import ManualClock
 from nbx.decision.messages import DecideReply, DecideRequest
 from nbx.decision.service import DecisionService
-from nbx.experience.entries import Entry, Event, EventResult, Outcome, decode_entry
+from nbx.experience.entries import Entry, Event, Outcome, decode_entry
+from nbx.experience.results import EventResult
 from nbx.experience.service import EventService
 from nbx.features.keys import partition_keys
 from nbx.features.state import CustomerState, decode_state

@@ -23,7 +23,8 @@ from nbx.api.plane import DataPlane
 from nbx.audit.metrics import ERRORS
 from nbx.decision.messages import DecideReply, DecideRequest, Explain, Mode
 from nbx.errors import Invalid, NbxError, TooLarge
-from nbx.experience.entries import Event, EventResult
+from nbx.experience.entries import Event
+from nbx.experience.results import EventResult
 from nbx.features.schema import Value
 from nbx.limits import BATCH, BODY_BYTES
 from nbx.settings import Settings

@@ -54,8 +54,9 @@ from nbx.decision.explain import Explanation, explain
 from nbx.decision.messages import DecideReply, DecideRequest
 from nbx.decision.replay import Replay, replay
 from nbx.errors import NbxError, NotReady
-from nbx.experience.entries import Event, EventResult
+from nbx.experience.entries import Event
 from nbx.experience.erasure import Receipt
+from nbx.experience.results import EventResult
 from nbx.limits import BODY_BYTES, CATALOG_BYTES
 
 _log = logging.getLogger(__name__)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from msgspec import Struct, field
 
 from nbx.decision.messages import DecideReply, DecideRequest
-from nbx.experience.entries import Event, EventResult
+from nbx.experience.entries import Event
+from nbx.experience.results import EventResult
 from nbx.features.schema import Value
 
 

@@ -14,7 +14,8 @@ from nbx.audit.metrics import ERRORS, EVENTS
 from nbx.decision.messages import DecideRequest
 from nbx.decision.service import DecisionService
 from nbx.errors import Invalid, NbxError, TooLarge
-from nbx.experience.entries import Event, EventResult
+from nbx.experience.entries import Event
+from nbx.experience.results import EventResult
 from nbx.experience.service import EventService
 from nbx.limits import BATCH
 

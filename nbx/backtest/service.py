@@ -30,7 +30,8 @@ from nbx.client import Refused
 from nbx.clock import SystemClock
 from nbx.decision.messages import DecideReply, DecideRequest
 from nbx.errors import SetupError, Unavailable
-from nbx.experience.entries import Event, EventResult
+from nbx.experience.entries import Event
+from nbx.experience.results import EventResult
 from nbx.features.schema import Value
 from nbx.limits import BATCH
 from nbx.local_key import KEY_FILE

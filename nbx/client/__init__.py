@@ -15,7 +15,8 @@ from nbx.client.patience import DeadlineExceeded, Refused, Retry
 from nbx.client.transport import AsyncClient, Client
 from nbx.decision.messages import DecideReply, DecideRequest, SlotReply
 from nbx.errors import NbxError, Unavailable
-from nbx.experience.entries import Event, EventResult
+from nbx.experience.entries import Event
+from nbx.experience.results import EventResult
 
 __all__ = [
     "AsyncClient",

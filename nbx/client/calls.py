@@ -23,7 +23,8 @@ from nbx.api.messages import BatchItem, InteractionReply, InteractionRequest, Pr
 from nbx.client.patience import TEMPORARY, TEMPORARY_CODES, Patience, Refused, Retry, Send, Steps
 from nbx.decision.messages import DecideReply, DecideRequest, Explain, Mode
 from nbx.errors import Unavailable
-from nbx.experience.entries import Event, EventResult
+from nbx.experience.entries import Event
+from nbx.experience.results import EventResult
 from nbx.features.schema import Value
 
 DEADLINE_S = 5.0

@@ -46,19 +46,6 @@ class Event(Struct, frozen=True, kw_only=True):
     """What the customer (or an agent) said, in free words; kept in the log, read by people."""
 
 
-class EventResult(Struct, frozen=True, omit_defaults=True):
-    """What became of one event."""
-
-    event_id: str
-    status: str
-    """`accepted`, `duplicate` or `rejected`."""
-    outcome: str = ""
-    """Terminal outcome of the slot after the event, when it changed it."""
-    code: str = ""
-    detail: str = ""
-    field: str = ""
-
-
 class Outcome(Struct, frozen=True, kw_only=True, array_like=True):
     """A terminal outcome of a slot, or its correction: what the learner reads."""
 

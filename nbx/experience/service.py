@@ -17,13 +17,14 @@ from nbx.catalog.plan import Plan
 from nbx.clock import Clock
 from nbx.errors import Invalid, NbxError, TooLarge, Unavailable
 from nbx.experience.checks import check_slot, checked_event, foreign, missing
-from nbx.experience.entries import Event, EventEntry, EventResult, Outcome, ProfileEntry, TimerEntry
+from nbx.experience.entries import Event, EventEntry, Outcome, ProfileEntry, TimerEntry
 from nbx.experience.goals import awaited
 from nbx.experience.identity import MERGE
 from nbx.experience.lifecycle import SLOT_EVENTS, OpenDecision, decode_open
 from nbx.experience.merging import Merging
 from nbx.experience.pending import Pending, pending_of
 from nbx.experience.promises import TIMER
+from nbx.experience.results import EventResult
 from nbx.experience.running_out import run_out
 from nbx.features.keys import partition_keys
 from nbx.features.schema import Value, checked_values

@@ -19,7 +19,7 @@ from tests.service import Running, decisions_in, event_ids_in, eventually, event
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-LOSSES: tuple[Fault, ...] = tuple(fault for fault in get_args(Fault) if fault not in ("none", "slow", "stall"))
+LOSSES: tuple[Fault, ...] = tuple(fault for fault in get_args(Fault) if fault not in ("none", "slow", "stall", "halt"))
 STORM = 150
 """Customers that decide and answer while a third of all calls is disturbed."""
 
@@ -205,6 +205,16 @@ def test_the_deadline_holds(proxy: FlakyProxy, nbx: Asks, name: str, fault: Faul
         assert deadline_s * 0.9 < time.monotonic() - began < deadline_s + 0.25
     proxy.will("none")
     assert nbx.decide(name, "web").decision_id
+
+
+def test_what_an_answer_took_to_begin_is_not_given_again_for_the_rest(proxy: FlakyProxy, nbx: Asks, name: str) -> None:
+    nbx.decide(name, "web")
+    proxy.slow_s = 0.6
+    proxy.will("halt")
+    began = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        nbx.decide(name, "web", deadline_s=0.8)
+    assert 0.8 * 0.9 < time.monotonic() - began < 0.8 + 0.35
 
 
 def test_a_slow_attempt_is_given_up_for_another(
