@@ -20,9 +20,10 @@ from msgspec import structs
 from nbx.api.auth import KeyRecord, KeyRing, Scope
 from nbx.api.plane import DataPlane, decoded_events, decoded_request
 from nbx.errors import Forbidden, Invalid
-from nbx.experience.entries import Event, EventResult
+from nbx.experience.entries import Event
 from nbx.experience.obligations import RESOLVED_EVENT
 from nbx.experience.promises import BROKEN, KEPT, PROMISE
+from nbx.experience.results import EventResult
 
 Header = tuple[bytes, bytes]
 PREFLIGHT_S = b"7200"
