@@ -139,7 +139,8 @@ def test_catalog_check_and_publish(service: Running, tmp_path: Path) -> None:
     assert (checked.code, "good. 9 actions, 4 placements, 5 features" in checked.out) == (0, True)
     faulty = nbx(service, "catalog", "check", str(bad))
     assert faulty.code == 1
-    for place in (f"{bad}:8:", "features.is_mobile.type", "actions.grown_up.value"):
+    line = CATALOG[: CATALOG.index("type: boolean")].count("\n") + 1
+    for place in (f"{bad}:{line}:", "features.is_mobile.type", "actions.grown_up.value"):
         assert place in faulty.err, faulty.err
     assert len(nbx(service, "catalog", "check", str(bad), "--json").json()["faults"]) == 2
     release = service.http.get("/health/ready").json()["release"]
