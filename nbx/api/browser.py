@@ -131,7 +131,7 @@ class BrowserDoor:
             raise Forbidden("a publishable key gets no explanations: leave explain out", field="explain")
         reply = await self._plane.decisions.decide(request)
         slots = tuple([structs.replace(slot, p_response=None, propensity=None) for slot in reply.slots])
-        return _encode(structs.replace(reply, slots=slots, continues=(), explanation=None))
+        return _encode(structs.replace(reply, slots=slots, continues=(), explanation=None, holdout=""))
 
     async def _record(self, body: bytes) -> bytes:
         events = [_by_customer(event, index) for index, event in enumerate(decoded_events(body))]

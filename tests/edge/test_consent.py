@@ -66,7 +66,7 @@ def test_what_was_said_holds_from_the_next_decision_on(
     granted = {purpose: each["granted"] for purpose, each in report["consent"].items()}
     assert granted == {"contact:phone": True, "contact:web": False, "learn": False, "personalise": True}
     assert {purpose for purpose, each in report["consent"].items() if not each["said_ms"]} == {"personalise"}
-    assert (report["journeys"], report["concerns"], report["holdout"]) == ({}, {}, "")
+    assert (report["journeys"], report["concerns"], report["holdout"]) == ({"opening": ""}, {}, "")
     assert say(service, customer, {"contact:web": True}, f"{customer}-2").strip() == "accepted"
     assert "no_consent" not in reasons(service, customer)
     assert say(service, customer, {"marketing": True}, f"{customer}-3") == "rejected events[0].properties"

@@ -51,7 +51,7 @@ def test_a_page_decides_and_gets_no_chances(service: Running, key: str) -> None:
     for slot in reply["slots"]:
         assert not {"propensity", "p_response"} & slot.keys()
         assert slot.get("none") or {"action", "treatment", "expires_at"} <= slot.keys()
-    assert reply["continues"] == []
+    assert (reply["continues"], reply["holdout"]) == ([], "")
 
 
 def test_a_page_tells_what_the_customer_did_with_its_key_in_the_address(service: Running, key: str) -> None:

@@ -83,8 +83,12 @@ MUTATIONS = [
         ("    if until_ms:\n        filter_", "    if not until_ms:\n        filter_"),
         ("if pause.until_ms > facts.now_ms and scope", "if pause.until_ms > facts.now_ms + 60_000 and scope"),
         (
-            'filter_.remove(placement.pausable[scope], "paused"',
-            'filter_.remove(placement.pausable[scope][1:], "paused"',
+            'filter_.remove(placement.pausable[scope], "paused", f"{where}{pause',
+            'filter_.remove(placement.pausable[scope][1:], "paused", f"{where}{pause',
+        ),
+        (
+            'filter_.remove(placement.pausable[scope], "paused", f"{where}the customer',
+            'filter_.remove(placement.pausable[scope][1:], "paused", f"{where}the customer',
         ),
         ('            filter_.remove(positions, "too_soon", detail)\n', "            pass\n"),
         ('            filter_.remove(positions, "limit_reached", detail)\n', "            pass\n"),
@@ -285,7 +289,7 @@ MUTATIONS = [
             "        zone = zone_of(values[catalog.time_zone_feature], catalog.time_zone)\n",
             "        zone = catalog.time_zone\n",
         ),
-        ('    balance = relationship["balance"]\n', "    balance = 0.0\n"),
+        ('    balance, asked, given = relationship["balance"],', "    balance, asked, given = 0.0,"),
     ),
     *_of(
         "experience/consent.py",

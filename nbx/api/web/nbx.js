@@ -94,21 +94,28 @@ const track = (type, properties) => put({ event_id: 'web:' + uuid(), type, custo
 // Decisions: a question is asked once at a time, and its answer kept for reloads.
 const asking = {};
 const ask = async (body, timeout) => {
-	const stop = new AbortController(), alarm = setTimeout(() => stop.abort(), timeout || 1000);
 	const once = async () => {
-		const [told, status] = await post('decisions', body, stop);
-		if (status > 499) throw Error(told.detail);
-		return told;
+		const stop = new AbortController(), alarm = setTimeout(() => stop.abort(), timeout || 1000);
+		try {
+			const [told, status] = await post('decisions', body, stop);
+			if (status > 499) throw Error(told.detail);
+			return told;
+		} finally {
+			clearTimeout(alarm);
+		}
 	};
 	const told = await once().catch(once); // the same request_id: decided once
-	clearTimeout(alarm);
 	if (told.decision_id) return told;
 	throw Error(told.detail);
 };
 const decided = async (name, question, { timeout, ttl }) => {
 	const found = read('decisions', []).find((d) => d.name === name && d.until > Date.now());
 	if (found) return found;
-	const told = await ask(JSON.stringify({ ...question, request_id: uuid() }), timeout), id = told.decision_id;
+	const ids = read('asked', {}), request_id = ids[name] || uuid(); // a reload while it waits asks the same question
+	write('asked', { ...ids, [name]: request_id });
+	const answered = () => write('asked', { ...read('asked', {}), [name]: undefined });
+	const told = await ask(JSON.stringify({ ...question, request_id }), timeout).finally(answered);
+	const id = told.decision_id;
 	const at = parseInt(id.slice(3, 14), 16); // the id holds the service's time
 	write('ahead', at - Date.now());
 	const slots = told.slots.map((s) => ({ ...s, decision_id: id, customer_id: question.customer_id }));
