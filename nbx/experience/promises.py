@@ -190,7 +190,6 @@ def _arrange(
     ran out of which nobody told.
     """
     terms.sort(key=_age)
-    del terms[:-TERMS]
     news = []
     for number, term in enumerate(terms):
         until_ms = terms[number + 1].made_ms if number + 1 < len(terms) else 0
@@ -202,6 +201,7 @@ def _arrange(
             news.append(term.due_ms)
         _settle(state, term, policy)
         term.earlier, term.kept = [], []
+    del terms[:-TERMS]  # what the oldest were charged stays
     promise = terms[-1] if terms else Promise(0, 0, kept_ms=kept[0])
     promise.earlier, promise.kept = terms[:-1], kept
     state.promises[what] = promise

@@ -7,7 +7,7 @@ truer than any timer and less true than any answer of the customer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from nbx.experience.entries import DecisionEntry, Entry, EraseEntry, EventEntry, TimerEntry
@@ -136,14 +136,3 @@ class Reference:
                 seen = exposed_ms is not None and exposed_ms // 1000 > (now_ms - per_ms) // 1000
                 count += seen or slot.reserved(now_ms)
         return count
-
-    def balance(self, points: Mapping[str, float], loss_aversion: float, half_life_ms: float, at_ms: int) -> float:
-        """Sum the weighed points of all outcomes, decayed to `at_ms`."""
-        total = 0.0
-        for slot in self.slots.values():
-            outcome = slot.outcome()
-            if outcome is not None:
-                worth = points[outcome[0]]
-                worth *= loss_aversion if worth < 0 else 1.0
-                total += worth * 0.5 ** ((at_ms - outcome[1]) / half_life_ms)
-        return total

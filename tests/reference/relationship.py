@@ -94,7 +94,7 @@ class Relationship(Reference):
             case EventEntry():
                 self._happened(entry)
             case TimerEntry() if entry.kind == "promise":
-                self.ran_out |= {key for key, each in self._made() if each.due_ms <= entry.at_ms}
+                self.run_out(entry.at_ms)
             case EraseEntry():
                 self._forget()
             case _:
@@ -148,6 +148,10 @@ class Relationship(Reference):
         """Return what an action is about."""
         group = next(each for each in self._catalogs[release].groups if each.name == action.group)
         return action.topic or group.topic or group.name
+
+    def run_out(self, now_ms: int) -> None:
+        """Take note that what was due by now was told."""
+        self.ran_out |= {key for key, each in self._made() if each.due_ms <= now_ms}
 
     def _made(self) -> list[tuple[SlotKey | str, Made]]:
         """Return what was promised, by what made it; of several yeses to one slot the earliest did."""

@@ -18,8 +18,8 @@ from nbx.experience.entries import DecisionEntry, Entry, EventEntry, TimerEntry
 from nbx.experience.fold import fold
 from nbx.experience.lifecycle import OpenDecision, encode_open
 from nbx.features.state import CustomerState, encode_state
-from tests.reference.lifecycle import Reference
-from tests.simulation.test_lifecycle_simulation import CUSTOMERS, STEPS, World, check_promises
+from tests.reference.relationship import Relationship
+from tests.simulation.test_lifecycle_simulation import CUSTOMERS, STEPS, World, check_promises, check_relationship
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -82,19 +82,18 @@ async def check_families(world: Meeting, log: list[Entry]) -> None:
             left = CustomerState(merged_into=state.merged_into, handed_over=state.handed_over)
             assert encode_state(state) == encode_state(left), name
     rules = world.plan.rules
-    points = {str(name): worth for name, worth in rules.points.items()}
     for root, names in families.items():
         state = await world.stored(root)
         assert {alias for alias, sequence in state.aliases.items() if sequence > 0} == set(names) - {root}
-        reference = Reference()
+        reference = Relationship({rules.release: world.plan.catalog})
         own = [entry for entry in log if entry.customer_id in names]
         for entry in own:
             reference.take(entry)
+        reference.run_out(world.clock.now_ms())
+        check_relationship(world, reference, state)
         ends = [ended[0] for slot in reference.slots.values() if (ended := slot.outcome())]
         assert {name: count for name, count in state.outcomes.items() if count} == {n: ends.count(n) for n in ends}
-        half_life_ms, aversion = rules.experience.half_life_ms, rules.experience.loss_aversion
-        expected = reference.balance(points, aversion, half_life_ms, state.balance_at_ms)
-        assert state.balance == pytest.approx(expected, abs=1e-9)
+        assert state.balance == pytest.approx(reference.worth(rules.release, state.balance_at_ms), abs=1e-9)
         seen: dict[str, list[int]] = {}
         for slot in reference.slots.values():
             if (at_ms := slot.exposed_ms()) is not None:
