@@ -33,6 +33,11 @@ def touch(state: CustomerState, event: Event, at_ms: int, channel: str, topic: s
         where = channel or (str(said["channel"]) if "channel" in said else "")
         if known is None or (at_ms, event.type, where) > (known.at_ms, known.event, known.channel):
             state.touched[key] = Touch(where, at_ms, event.type)
+    if len(state.touched) > len(state.concerns) + len(state.obligations) + len(state.promises):
+        remembered = {f"concern:{name}" for name in state.concerns}
+        remembered |= {f"obligation:{topic}" for topic in state.obligations}
+        remembered |= {f"promise:{what}" for what in state.promises}
+        state.touched = {key: last for key, last in state.touched.items() if key in remembered}
 
 
 def _touched(state: CustomerState, event: Event, topic: str, rules: Rules) -> Iterator[str]:

@@ -9,6 +9,7 @@ import grpc
 import msgspec
 import pytest
 
+from nbx.experience.entries import EventEntry
 from nbx.v1 import nbx_pb2 as pb
 from tests.edge.grpc_client import Fault, GrpcClient, value
 from tests.service import OFFERS, Running
@@ -56,6 +57,8 @@ SLOT_EVENTS: list[dict[str, Any]] = [
     {"type": "declined", "cause": "timing", "reason": "busy", "sentiment": -0.5, "effort": 3},
     {"type": "failed", "reason": "page_error"},
     {"type": "complained", "properties": {"text": "no", "loud": True, "level": 3}},
+    {"type": "complained", "text": "so rüde\nto me", "sentiment": -1.0},
+    {"type": "complained", "text": "x" * 1025},
     {"type": "skipped", "by": "agent"},
     {"type": "accepted", "by": "agent"},
     {"type": "skipped"},
@@ -81,6 +84,14 @@ EVENTS: list[dict[str, Any]] = [
     {"type": "page_view", "customer_id": "parity", "event_id": ""},
     {"type": "page_view", "customer_id": "parity", "event_id": "a" * 129},
     {"type": "page_view", "customer_id": "c\x7f"},
+    {"type": "called", "customer_id": "parity", "sentiment": 1.0, "effort": 1.0, "text": "all is well"},
+    {"type": "promise", "customer_id": "parity", "properties": {"what": "call", "due": "2h", "topic": "none"}},
+    {"type": "promise", "customer_id": "parity", "properties": {"what": "call"}},
+    {"type": "promise", "customer_id": "parity", "properties": {"what": "call", "due": "someday"}},
+    {"type": "promise_kept", "customer_id": "parity", "properties": {"what": "call"}},
+    {"type": "promise_kept", "customer_id": "parity"},
+    {"type": "promise_broken", "customer_id": "parity", "properties": {"what": "call"}},
+    {"type": "resolved", "customer_id": "parity", "properties": {"topic": 7}},
     {"type": "seen", "decision_id": "made up"},
     {"type": "seen", "decision_id": "0" * 26},
     {"type": "seen", "decision_id": "fff" + "0" * 23},
@@ -163,6 +174,39 @@ def test_a_drawn_slate_is_the_same_on_both_faces(service: Running) -> None:
         assert list(ours.asks) == theirs.get("asks", [])
         if theirs.get("content"):
             assert msgspec.json.decode(ours.content_json) == theirs["content"]
+
+
+def test_what_goes_on_is_the_same_on_both_faces(service: Running) -> None:
+    customer, shown = service.decide_shown("parity-thread")
+    service.record(
+        {"event_id": "parity-thread", "type": "complained", "decision_id": shown["decision_id"], "text": "so rude"},
+        {
+            "event_id": "parity-promise",
+            "type": "promise",
+            "customer_id": customer,
+            "properties": {"what": "call", "due": "2h", "channel": "email"},
+        },
+    )
+    body = {"customer_id": customer, "placement": "desk", "request_id": "one"}
+    reply = service.post("/v1/decisions", body)
+
+    async def run() -> Any:
+        async with GrpcClient(service) as client:
+            return await client.decide(decide_request(body))
+
+    same = asyncio.run(run())
+    names = {"opened_at": "opened_at_ms", "last_at": "last_at_ms", "due_at": "due_at_ms"}
+    assert {(each["kind"], each["channel"]) for each in reply["continues"]} == {
+        ("obligation", "web"),
+        ("promise", "email"),
+    }
+    for ours, theirs in zip(same.continues, reply["continues"], strict=True):
+        fields = ("kind", "name", "channel", "opened_at", "last_at", "last", "due_at")
+        assert {name: getattr(ours, names.get(name, name)) for name in fields} == {
+            name: theirs.get(name, 0 if name == "due_at" else "") for name in fields
+        }
+    logged = {e.event.event_id: e.event.text for e in service.entries_of(customer) if isinstance(e, EventEntry)}
+    assert logged["parity-thread"] == "so rude"
 
 
 def http_result(service: Running, event: dict[str, Any]) -> tuple[str, ...]:
