@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import httpx
 
 WORKERS, WRITERS = 4, 16
+ACTIONS = {"gold", "travel", "voucher", "tips", "alert"}
 SECONDS, DECISIONS = 1.2, 100
 """Of each release, at least."""
 CATALOG = """
@@ -56,11 +57,14 @@ RELEASES = {1: CATALOG.format(cards=3, overall=6), 2: CATALOG.format(cards=2, ov
 
 def test_sixteen_connections_break_no_guardrail(tmp_path: Path) -> None:
     decided_by: Counter[int] = Counter()
+    given: set[str] = set()
     with running(tmp_path, RELEASES[1], workers=WORKERS) as service, contextlib.ExitStack() as opened:
         clients = [opened.enter_context(service.client()) for _ in range(WRITERS)]
         over = threading.Event()
         with ThreadPoolExecutor(WRITERS) as pool:
-            writers = [pool.submit(_write, service, client, n, over, decided_by) for n, client in enumerate(clients)]
+            writers = [
+                pool.submit(_write, service, client, n, over, decided_by, given) for n, client in enumerate(clients)
+            ]
             try:
                 time.sleep(SECONDS)
                 eventually(lambda: decided_by[1] >= DECISIONS, 30.0, "enough decisions by release 1")
@@ -68,6 +72,7 @@ def test_sixteen_connections_break_no_guardrail(tmp_path: Path) -> None:
                 assert answer.is_success, answer.text
                 time.sleep(SECONDS)
                 eventually(lambda: decided_by[2] >= DECISIONS, 30.0, "enough decisions by release 2")
+                eventually(lambda: given >= ACTIONS, 60.0, "each action was given out")
             finally:
                 over.set()
         for writer in writers:
@@ -79,20 +84,26 @@ def test_sixteen_connections_break_no_guardrail(tmp_path: Path) -> None:
     decided = [entry for entry in decisions_in(log) if not entry.degraded]
     assert {entry.release for entry in decided} == {1, 2}
     assert len(decided) > DECISIONS
-    assert set(book.given) == {"gold", "travel", "voucher", "tips", "alert"}
+    assert set(book.given) == ACTIONS
     assert {"too_soon", "limit_reached", "no_consent", "quiet_hours"} <= set(book.reasons)
 
 
 def _write(
-    service: Running, client: httpx.Client, number: int, over: threading.Event, decided_by: Counter[int]
+    service: Running,
+    client: httpx.Client,
+    number: int,
+    over: threading.Event,
+    decided_by: Counter[int],
+    given: set[str],
 ) -> None:
-    """Ask and answer until it is over."""
+    """Ask and answer until it is over; answers that find the customer contended are dropped, as a page would."""
     rng = np.random.default_rng(number)
     told = 0
     while not over.is_set():
         placement = str(rng.choice(["web", "desk", "mail", "letter"], p=[0.5, 0.3, 0.1, 0.1]))
         reply = service.decide("anna", placement, client, slots=2 if placement in ("web", "desk") else 1)
         decided_by[reply["release"]] += 1
+        given |= {slot["action"] for slot in reply["slots"] if slot.get("action") and not reply["degraded"]}
         events: list[dict[str, Any]] = []
         for slot in reply["slots"]:
             if slot.get("action") and rng.random() < 0.7:
@@ -101,4 +112,5 @@ def _write(
                 event = {"event_id": f"{number}-{told}", "type": kind, "slot": slot["slot"]}
                 events.append({**event, "decision_id": reply["decision_id"]})
         if events:
-            service.record(*events, client=client)
+            answer = client.post("/v1/events", json=events)
+            assert answer.is_success or answer.json()["code"] == "state_contended", answer.text

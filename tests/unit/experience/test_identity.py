@@ -136,7 +136,7 @@ def full_state() -> CustomerState:
         controls={"overall": Control(NOW_MS + 9, 4)},
         prompts=[Recent("d", 5)],
         obligations={"cards": [7, 3]},
-        promises={"call": Promise(9, 4, "cards", ("called",), 8, charged=1.0, charged_at_ms=8, source="d/0")},
+        promises={"call": Promise(9, 4, "cards", ("called",), 8, charged=1.0, charged_at_ms=8, source="d/0", kept=[8])},
         given=Tally(2.0, NOW_MS),
         asked=Tally(3.0, NOW_MS),
         gives={"miles": 2},
