@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nbx.catalog.parse import parse_catalog
-from nbx.experience.entries import TimerEntry
+from nbx.experience.entries import DecisionEntry, EventEntry, TimerEntry
 from nbx.features.keys import partition_keys
-from tests.reference.guardrails import Guardrails
-from tests.service import Running, decisions_in, eventually, running
+from tests.service import Running, eventually, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,13 +44,17 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield started
 
 
-def _complain(service: Running, client: httpx.Client, customer: str, event_id: str) -> None:
-    """Ask on the web until a card is given out, and complain about it."""
+def _given_card(service: Running, client: httpx.Client, customer: str) -> str:
+    """Ask on the web until a card is given out; returns the decision."""
     for _ in range(200):
         reply = service.decide(customer, "web", client, exclude=OTHERS)
         if reply["slots"][0].get("action"):
-            break
-    event = {"event_id": event_id, "type": "complained", "decision_id": reply["decision_id"], "text": "never again"}
+            return str(reply["decision_id"])
+    raise AssertionError("200 times silence")
+
+
+def _complain(client: httpx.Client, decision_id: str, event_id: str) -> None:
+    event = {"event_id": event_id, "type": "complained", "decision_id": decision_id, "text": "never again"}
     _acknowledged(client, event)
 
 
@@ -77,7 +79,7 @@ def test_a_complaint_holds_at_once_on_another_channel_and_worker_until_it_is_res
         one, other = clients.values()
         for number in range(40):
             customer, (tells, asks) = f"owed-{number}", (one, other) if number % 2 else (other, one)
-            _complain(service, tells, customer, f"complaint-{number}")
+            _complain(tells, _given_card(service, tells, customer), f"complaint-{number}")
             reply = service.decide(customer, "desk", asks, slots=3, explain="reasons")
             assert not PLASTIC & {slot.get("action") for slot in reply["slots"]}, customer
             assert {(name, "obligation_open") for name in PLASTIC} <= {
@@ -138,10 +140,11 @@ def test_sixteen_connections_get_nothing_promotional_of_what_was_complained_abou
 
     with contextlib.ExitStack() as opened, ThreadPoolExecutor(READERS) as pool:
         clients = [opened.enter_context(service.client()) for _ in range(READERS + 1)]
+        decision_id = _given_card(service, clients[0], "anna")
         readers = [pool.submit(read, client, number) for number, client in enumerate(clients[1:])]
         try:
             for number in range(TURNS):
-                _complain(service, clients[0], "anna", f"anna-complains-{number}")
+                _complain(clients[0], decision_id, f"anna-complains-{number}")  # again about the same
                 _wait(turn, replies)
                 turn[0] += 1  # not before: a card may be given out until all is said to be good
                 good = {"event_id": f"anna-good-{number}", "type": "resolved", "customer_id": "anna"}
@@ -151,9 +154,14 @@ def test_sixteen_connections_get_nothing_promotional_of_what_was_complained_abou
             over.set()
         assert [words for reader in readers for words in reader.result()] == []
     assert given[0] > TURNS, "hardly a card was given out at all"
-    log = service.entries_of("anna")
-    assert not Guardrails({1: parse_catalog(CATALOG)}).check(log)
-    assert len(decisions_in(log)) > 2 * TURNS * REPLIES
+    owing, decided = False, 0
+    for entry in service.entries_of("anna"):  # one partition: in the order of the commits
+        if isinstance(entry, EventEntry):
+            owing = {"complained": True, "resolved": False}.get(entry.event.type, owing)
+        elif isinstance(entry, DecisionEntry) and owing and not entry.degraded:
+            decided += 1
+            assert not PLASTIC & {slot.action for slot in entry.slots}, entry
+    assert decided > TURNS * REPLIES / 2, "hardly anything was asked meanwhile"
 
 
 def _wait(turn: list[int], replies: list[int], *, begun: bool = False) -> None:
