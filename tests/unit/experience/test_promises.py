@@ -248,6 +248,8 @@ def test_what_was_owed_and_done_before_the_step_is_heard_of_is_kept(desk: Desk) 
 
 
 def test_there_is_a_bound_and_what_is_open_goes_last(desk: Desk) -> None:
+    promise(desk, "20h", "done")
+    kept(desk, "done")
     for number in range(PROMISES):
         promise(desk, "9h", f"open {number}")
     for number in range(PROMISES):
