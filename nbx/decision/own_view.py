@@ -27,6 +27,7 @@ from nbx.experience.controls import held_ms, scopes_of
 from nbx.experience.entries import DecisionEntry
 from nbx.experience.holdout import assignment
 from nbx.experience.lifecycle import OpenDecision, OpenSlot
+from nbx.experience.obligations import open_topics
 from nbx.experience.relationship import balance_at
 from nbx.features.schema import Aggregate, Value
 from nbx.features.state import CustomerState
@@ -355,8 +356,8 @@ def _paused(state: CustomerState, now_ms: int) -> Iterator[Paused]:
 
 
 def _owed(plan: Plan, state: CustomerState, now_ms: int) -> Iterator[Owed]:
-    for topic, (opened_ms, resolved_ms) in sorted(state.obligations.items()):
-        if opened_ms > resolved_ms and now_ms - opened_ms < plan.rules.experience.obligation_ms:
+    for topic, opened_ms in sorted(open_topics(state, now_ms, plan.rules.experience).items()):
+        if opened_ms in state.obligations.get(topic, ()):  # otherwise it is a broken promise's, which is told below
             yield Owed(kind="obligation", what=topic, since_ms=opened_ms, due_ms=0, overdue=False)
     for what, promise in sorted(state.promises.items()):
         if not promise.kept_ms:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-WORKERS, READERS, TURNS, REPLIES = 2, 16, 4, 25
+WORKERS, READERS, TURNS, REPLIES, GIVEN = 2, 16, 4, 25, 3
 WITHIN_S = 10.0
 CATALOG = """
 catalog: owing
@@ -131,7 +131,7 @@ def test_sixteen_connections_get_nothing_promotional_of_what_was_complained_abou
             before = turn[0]
             reply = service.decide("anna", ("web", "desk")[number % 2], client, slots=1 + number % 3)
             actions = PLASTIC & {slot.get("action") for slot in reply["slots"]}
-            if before == turn[0]:
+            if before == turn[0] and not reply["degraded"]:
                 replies[0] += 1
                 given[0] += bool(actions)
                 if before % 2 and actions:
@@ -145,15 +145,14 @@ def test_sixteen_connections_get_nothing_promotional_of_what_was_complained_abou
         try:
             for number in range(TURNS):
                 _complain(clients[0], decision_id, f"anna-complains-{number}")  # again about the same
-                _wait(turn, replies)
+                _wait(turn, replies, REPLIES)
                 turn[0] += 1  # not before: a card may be given out until all is said to be good
                 good = {"event_id": f"anna-good-{number}", "type": "resolved", "customer_id": "anna"}
                 _acknowledged(clients[0], good)
-                _wait(turn, replies, begun=True)
+                _wait(turn, given, GIVEN, begun=True)
         finally:
             over.set()
         assert [words for reader in readers for words in reader.result()] == []
-    assert given[0] > TURNS, "hardly a card was given out at all"
     owing, decided = False, 0
     for entry in service.entries_of("anna"):  # one partition: in the order of the commits
         if isinstance(entry, EventEntry):
@@ -161,11 +160,11 @@ def test_sixteen_connections_get_nothing_promotional_of_what_was_complained_abou
         elif isinstance(entry, DecisionEntry) and owing and not entry.degraded:
             decided += 1
             assert not PLASTIC & {slot.action for slot in entry.slots}, entry
-    assert decided > TURNS * REPLIES / 2, "hardly anything was asked meanwhile"
+    assert decided >= TURNS * REPLIES / 2, "hardly anything was asked meanwhile"
 
 
-def _wait(turn: list[int], replies: list[int], *, begun: bool = False) -> None:
-    """Let the next turn begin, unless it has, and so many replies of it be had."""
+def _wait(turn: list[int], counted: list[int], enough: int, *, begun: bool = False) -> None:
+    """Let the next turn begin, unless it has, and so many more be counted in it."""
     turn[0] += not begun
-    until = replies[0] + REPLIES
-    eventually(lambda: replies[0] >= until, 30.0, "enough replies")
+    until = counted[0] + enough
+    eventually(lambda: counted[0] >= until, 60.0, f"{enough} more are counted")

@@ -21,6 +21,7 @@ from nbx.experience.obligations import open_topics
 from nbx.experience.promises import next_due_ms
 from nbx.experience.relationship import balance_at
 from nbx.features.state import CustomerState
+from nbx.limits import TERMS
 from tests.reference.relationship import Relationship
 from tests.worlds import NOW_MS, Desk, small_plan
 
@@ -104,7 +105,8 @@ def said() -> st.SearchStrategy[list[Event]]:
         lambda of: Event(event_id="", type="resolved", customer_id="anna", properties=dict(of))
     )
     called = st.just(Event(event_id="", type="called", customer_id="anna")).flatmap(_with_mood)
-    few = [st.lists(promise, max_size=3), st.lists(kept, max_size=4), st.lists(resolved | called, max_size=4)]
+    # with those of the two slots, as many of one thing as are remembered
+    few = [st.lists(promise, max_size=TERMS - 2), st.lists(kept, max_size=4), st.lists(resolved | called, max_size=4)]
     return st.tuples(*few).map(lambda lists: [event for each in lists for event in each])
 
 

@@ -47,6 +47,8 @@ class Made(NamedTuple):
 class Term:
     """One promise, and what became of it."""
 
+    by: SlotKey | str
+    """What made it."""
     made: Made
     kept_ms: int | None
     """First time before it was made anew."""
@@ -93,6 +95,7 @@ class Relationship(Reference):
                     self.stakes[key] = entry.stakes
             case EventEntry():
                 self._happened(entry)
+                self.ran_out |= {term.by for term in self.promises() if term.broken}  # made anew too late tells it
             case TimerEntry() if entry.kind == "promise":
                 self.run_out(entry.at_ms)
             case EraseEntry():
@@ -171,7 +174,7 @@ class Relationship(Reference):
             kept_ms = min((at_ms for at_ms in later if until_ms is None or at_ms < until_ms), default=None)
             over = key in self.ran_out if until_ms is None else each.due_ms < until_ms
             broken = over and (kept_ms is None or kept_ms > each.due_ms)
-            found.append(Term(each, kept_ms, broken=broken, good=bool(later)))
+            found.append(Term(key, each, kept_ms, broken=broken, good=bool(later)))
         return found
 
     def charges(self, release: int) -> list[tuple[int, float]]:

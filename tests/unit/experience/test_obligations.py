@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nbx.catalog.model import ExperiencePolicy
+from nbx.decision.own_view import own_view
 from nbx.experience.entries import DecisionEntry
 from nbx.experience.obligations import ALL, open_obligation, open_topics, resolve
 from nbx.features.state import CustomerState
@@ -160,3 +161,17 @@ def test_it_survives_a_merge(desk: Desk) -> None:
     reply = desk.decide("berta", "desk")
     (entry,) = (e for e in desk.log() if isinstance(e, DecisionEntry) and e.decision_id == reply.decision_id)
     assert {each.action for each in entry.removed if each.reason == "obligation_open"} == {"card"}
+
+
+@pytest.mark.parametrize("of", [{"topic": "plastic"}, {}])
+def test_the_customer_reads_what_is_owed_and_not_what_was_made_good(desk: Desk, of: dict[str, str]) -> None:
+    def told() -> list[tuple[str, str]]:
+        view = own_view(desk.plan, desk.state(), "anna", (), desk.clock.now_ms(), salt="test")
+        return [(each.kind, each.what) for each in view.remembered.owed]
+
+    desk.record("complained", decision_id=shown(desk, "card"))
+    desk.record("promise", customer_id="anna", properties={"what": "call", "due": "1s", "topic": "cars"})
+    desk.pass_time(2000)
+    assert told() == [("obligation", "plastic"), ("promise", "call")], "each once"
+    desk.record("resolved", customer_id="anna", properties=of)
+    assert told() == [("promise", "call")]
