@@ -159,16 +159,6 @@ def _run_process(main: Callable[[Settings], Any]) -> None:
     raise typer.Exit(run(main(settings)))
 
 
-@app.command("warm-up", hidden=True)
-def warm_up() -> None:
-    """Compile the kernels, so that processes start fast."""
-    from nbx.bandits import kernels_learning
-    from nbx.decision.warm_up import warm_up as compile_kernels
-
-    compile_kernels()
-    kernels_learning.warm_up()
-
-
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Say what is wrong with this installation, in words."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[1]
-START_S = 90.0
+START_S = 180.0
 STOP_S = 60.0
 LOOK_S = 0.01
 
@@ -235,7 +235,7 @@ class Running:
     def pids(self) -> dict[str, int]:
         """Process id of each child that was started last, by name: redis, api-0, …, learner, keeper."""
         found = re.findall(r"Z (\S+): starting pid (\d+)", self.said())
-        return {name: int(pid) for name, pid in found if name != "warm-up"}
+        return {name: int(pid) for name, pid in found}
 
     def client(self, key: str | None = None) -> httpx.Client:
         """Make a client with one connection of its own: it speaks to one worker."""

@@ -60,8 +60,6 @@ class Child(Struct, frozen=True, kw_only=True):
     """All of its variables: nothing is inherited."""
     ready: Callable[[int], Awaitable[None]] | None = None
     """Returns when the process with this pid can serve, raises NbxError when it takes too long. None: ready at once."""
-    once: bool = False
-    """Runs to its end; ready when it exits with 0."""
     stop_signal: int = signal.SIGTERM
     stop_timeout_s: float = 10.0
     """Seconds between the stop signal and SIGKILL: a request lasts milliseconds, a checkpoint a second or two."""
@@ -209,15 +207,15 @@ class Supervisor:
             exited = asyncio.create_task(process.wait())
             fault = await _until_ready(child, process.pid, exited)
             if not fault:
-                if child.once or child.ready is not None:
-                    self._say(child.name, f"{'done' if child.once else 'ready'} in {loop.time() - began:.2f} s")
+                if child.ready is not None:
+                    self._say(child.name, f"ready in {loop.time() - began:.2f} s")
                 if not watched.up.done():
                     watched.up.set_result(None)
             elif not exited.done():
                 self._kill(watched)
             code = await exited
             words = fault or f"exited with {code}"
-            if watched.leaving.is_set() or (child.once and not fault):
+            if watched.leaving.is_set():
                 break
             if not watched.up.done():
                 raise SetupError(f"{child.name}: {words}", faults=tuple(watched.log.last()))
@@ -325,9 +323,6 @@ class Supervisor:
 
 async def _until_ready(child: Child, pid: int, exited: asyncio.Task[int]) -> str:
     """Wait until the process is ready; return why it is not, or ""."""
-    if child.once:
-        code = await exited
-        return f"exited with {code}" if code else ""
     if child.ready is None:
         return ""
     ready = asyncio.ensure_future(child.ready(pid))

@@ -1,7 +1,7 @@
 """`nbx up`: everything on one machine under one supervisor.
 
-Order: lock the data directory → end what a killed predecessor left → see that the ports are free → embedded Redis and
-compiled kernels → api × workers, learner, keeper → `on_ready`. What can be known to fail is found before any start.
+Order: lock the data directory → end what a killed predecessor left → see that the ports are free → embedded Redis →
+api × workers, learner, keeper → `on_ready`. What can be known to fail is found before any start.
 
 The lock is an flock: the kernel releases it when the process ends, however it ends; there is no stale lock to remove.
 """
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 NBX = (sys.executable, "-m", "nbx")
 LOCK = "nbx.lock"
 """File in the data directory; holds the process id of the holder."""
-API_START_S = 60.0
-"""Seconds until an api process must answer: imports and compiled kernels take a few on a slow machine."""
+API_START_S = 180.0
+"""Seconds until an api process must answer: a few as a rule; the first of all compiles the kernels, half a minute."""
 EXTERNAL_REDIS_S = 10.0
 """Seconds in which a Redis that is not ours must answer: it may be starting beside us."""
 LOOK_S = 0.05
@@ -63,7 +63,7 @@ async def up(
     say
         Takes each line an operator should see; default: standard error.
     command
-        Program that knows `warm-up`, `api`, `learner` and `keeper`.
+        Program that knows `api`, `learner` and `keeper`.
 
     Returns
     -------
@@ -159,14 +159,14 @@ def _empty_metrics(settings: Settings) -> None:
 
 async def _supervisor(settings: Settings, say: Callable[[str], None], command: tuple[str, ...]) -> Supervisor:
     environment = child_environment(settings)
-    first = [Child(name="warm-up", argv=(*command, "warm-up"), environment=environment, once=True)]
+    stages: list[list[Child]] = []
     if settings.redis_url:
         try:
             await wait_ready(settings.redis_url, start_s=EXTERNAL_REDIS_S)
         except Unavailable as error:
             raise SetupError(f"Redis at {settings.redis_label}: {error.message}") from error
     else:
-        first.insert(0, redis_child(settings, environment))
+        stages.append([redis_child(settings, environment)])
 
     async def ready(pid: int) -> None:
         await _api_ready(settings, pid)
@@ -185,7 +185,7 @@ async def _supervisor(settings: Settings, say: Callable[[str], None], command: t
         Child(name=name, argv=(*command, name), environment=environment, stop_timeout_s=30.0)
         for name in ("learner", "keeper")
     ]
-    return Supervisor([first, [*workers, *rest]], settings.data_dir / "logs", say=say, clock=SystemClock())
+    return Supervisor([*stages, [*workers, *rest]], settings.data_dir / "logs", say=say, clock=SystemClock())
 
 
 async def _api_ready(settings: Settings, pid: int) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.bench_continuity import Continuity, measure
 
-PAIRS = 1_000
+PAIRS = 500
 
 
 def check(found: Continuity, pairs: int) -> None:

@@ -162,8 +162,8 @@ def test_the_command_line_shows_both(service: Running) -> None:
         told = nbx(service, "report", name, "--since", "1h", COLUMNS="100")
         assert (told.code, words in told.out) == (0, True), told.err
         assert max(len(line.rstrip()) for line in told.out.splitlines()) <= 100
-        assert nbx(service, "report", name, "--placement", "web", "--json").json()["placement"] == "web"
-        assert "time_invalid" in nbx(service, "report", name, "--since", "yesterday").err
+    assert nbx(service, "report", "failures", "--placement", "web", "--json").json()["placement"] == "web"
+    assert "time_invalid" in nbx(service, "report", "experience", "--since", "yesterday").err
     little = nbx(service, "report", "policy", "--release", "1", "--since", "1h", "--placement", "silent")
     assert (little.code, "NOT RELIABLE" in little.out) == (1, True), little.out
     report = nbx(service, "report", "policy", "--release", "1", "--since", "1h", "--young", "--json")

@@ -73,10 +73,10 @@ class Run:
 
 def test_stages_start_in_order_and_stop_in_reverse(tmp_path: Path) -> None:
     store = python("store", FOREVER, ready=ready_at_once)
-    run = Run([[store, python("once", "", once=True)], [python("a", FOREVER), python("b", FOREVER)]], tmp_path)
+    run = Run([[store], [python("a", FOREVER), python("b", FOREVER)]], tmp_path)
     assert run() == 0
     starts = [line.split(":")[0] for line in run.said("starting")]
-    assert starts == ["store", "once", "a", "b"]
+    assert starts == ["store", "a", "b"]
     ready = next(i for i, line in enumerate(run.lines) if line.startswith("store: ready in "))
     assert ready < run.lines.index(f"a: starting pid {run.pids['a']}")
     stops = [line.split(":")[0] for line in run.said("stopping pid", "exited with")]
@@ -143,7 +143,7 @@ def test_a_child_that_is_not_ready_in_time_is_killed(tmp_path: Path) -> None:
 
 
 def test_a_failed_step_or_an_unknown_program_ends_the_start(tmp_path: Path) -> None:
-    assert Run([[python("step", "raise SystemExit(4)", once=True)]], tmp_path)() == 1
+    assert Run([[python("step", "raise SystemExit(4)", ready=never)]], tmp_path)() == 1
     unknown = Child(name="unknown", argv=("/no/such/program",), environment=ENVIRONMENT, ready=never)
     run = Run([[unknown]], tmp_path)
     assert run() == 1

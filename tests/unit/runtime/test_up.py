@@ -40,7 +40,6 @@ class Server(http.server.HTTPServer):
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         super().server_bind()
 match sys.argv[1]:
-    case "warm-up": print("warm")
     case "api": Server((os.environ["NBX_HOST"], int(os.environ["NBX_PORT"])), Live).serve_forever()
     case "learner" | "keeper": signal.pause()
 """
@@ -134,8 +133,7 @@ CHILDREN = ("redis", "api-0", "api-1", "learner", "keeper")
 
 def test_sigterm_stops_all_in_order_and_leaves_nothing(settings: Settings) -> None:
     with running(settings) as installation:
-        assert installation.names(": starting pid")[:2] == ["redis", "warm-up"]
-        assert installation.names(": done in") == ["warm-up"]
+        assert installation.names(": starting pid") == list(CHILDREN)
         pids = [installation.pid(name) for name in CHILDREN]
         assert all(psutil.pid_exists(pid) for pid in pids)
         answer = httpx.get(f"{settings.url}/health/live", trust_env=False).json()
@@ -235,7 +233,7 @@ def test_a_redis_that_does_not_answer_is_refused(settings: Settings, monkeypatch
 def test_a_failing_command_ends_the_start_and_stops_redis(settings: Settings) -> None:
     lines: list[str] = []
     assert asyncio.run(up(settings, say=lines.append, command=(sys.executable, "-c", "raise SystemExit(9)"))) == 1
-    assert any("cannot start: warm-up: exited with 9" in line for line in lines)
+    assert any("cannot start: api-0: exited with 9 before it was ready" in line for line in lines)
     (pid,) = [int(line.rsplit(" ", 1)[1]) for line in lines if "redis: starting pid" in line]
     assert not psutil.pid_exists(pid)
 
