@@ -40,8 +40,8 @@ OBLIGATIONS = 64
 """Topics per customer of which it is kept when the company failed and made good: more than a catalog has."""
 PROMISES = 16
 """Promises kept in mind per customer: the oldest that is settled makes room, then the oldest."""
-RECENT = 8
-"""Decisions per customer that a corrected value may re-diagnose: a day's worth of prompts."""
+RECENT = 10
+"""Decisions with an action kept in mind per customer, the latest: a day's worth, and what a person still remembers."""
 CORRECTED_MS = 86_400_000
 """How long after a decision a corrected feature value still counts as evidence that it was wrong then."""
 CLUSTERS = 16
@@ -52,8 +52,6 @@ TERMS = 4
 """Promises of one thing kept per customer, made one after the other: what came late is placed right among so many."""
 DEEDS = 8
 """Times kept per side of a journey's step: what came late is placed right among so many, and in 80 bytes."""
-PROMPTS = 10
-"""Decisions with an action that a customer's own view can tell of, the latest: what a person still remembers."""
 WORD_MS = 366 * 86_400_000
 """How long a customer may pause something: who wants longer stops it."""
 STOPPED_MS = 253_402_300_799_000

@@ -62,7 +62,7 @@ async def read_own_view(services: Services, customer_id: str) -> OwnView:
     if not version or state == CustomerState():
         raise Unknown(f"customer {customer_id} is not known here", field="customer_id", code="customer_unknown")
     (plan, model), now_ms = services.serving.current(), services.clock.now_ms()
-    prompts, purse = await asyncio.gather(_prompts(services, state.prompts), _purse(services, plan, now_ms))
+    prompts, purse = await asyncio.gather(_prompts(services, state.recent), _purse(services, plan, now_ms))
     facts = plan, state, customer_id, prompts, now_ms
     # beside the event loop: decisions do not wait for it
     return await asyncio.to_thread(own_view, *facts, salt=services.settings.salt, purse=purse, model=model)

@@ -1,21 +1,21 @@
 """Values that turn out to have been wrong: which late decisions have to be diagnosed anew.
 
 A profile value that is changed to another one within a day of a decision was, most likely, wrong when it was decided.
-The customer's state keeps when each feature was last changed like that, and the decisions of the last day, a few, whose
-outcomes may have to be told again. Their open decisions are handed to the fold with the entry; what is not kept any
-more, or was made under an alias, stays as it was told.
+The customer's state keeps when each feature was last changed like that, and the latest decisions, a few: those of the
+last day may have outcomes to be told again. Their open decisions are handed to the fold with the entry; what is not
+kept any more, or was made under an alias, stays as it was told.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nbx.features.state import CustomerState, Recent
-from nbx.limits import CORRECTED_MS, RECENT
+from nbx.limits import CORRECTED_MS
 
 if TYPE_CHECKING:
-    from nbx.experience.entries import DecisionEntry, ProfileEntry
+    from nbx.experience.entries import ProfileEntry
     from nbx.features.schema import Value
+    from nbx.features.state import CustomerState
 
 
 def note(state: CustomerState, name: str, value: Value | None, at_ms: int) -> None:
@@ -23,14 +23,6 @@ def note(state: CustomerState, name: str, value: Value | None, at_ms: int) -> No
     known = state.profile.get(name)
     if known is not None and value is not None and value != known.value and at_ms >= known.at_ms:
         state.corrected[name] = max(state.corrected.get(name, at_ms), at_ms)
-
-
-def remember(state: CustomerState, entry: DecisionEntry) -> None:
-    """Note in `state` a decision that gave out an action; decisions that are too old or too many make room."""
-    if any(slot.action for slot in entry.slots):
-        since_ms = entry.at_ms - CORRECTED_MS
-        recent = [each for each in state.recent if each.at_ms >= since_ms]
-        state.recent = [*recent, Recent(entry.decision_id, entry.at_ms)][-RECENT:]
 
 
 def affected(state: CustomerState, entry: ProfileEntry) -> list[str]:

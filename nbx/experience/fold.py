@@ -177,8 +177,8 @@ def _passed_on(
 
 def _decided(state: CustomerState, entry: DecisionEntry, rules: Rules) -> Folded:
     if any(record.action for record in entry.slots):
-        others = [prompt for prompt in state.prompts if prompt.decision_id != entry.decision_id]
-        state.prompts = identity.latest_prompts([*others, Recent(entry.decision_id, entry.at_ms)])
+        others = [each for each in state.recent if each.decision_id != entry.decision_id]
+        state.recent = identity.latest([*others, Recent(entry.decision_id, entry.at_ms)])
     slots = [lifecycle.open_slot(record, entry.at_ms) for record in entry.slots]
     decision = OpenDecision(
         customer_id=entry.customer_id,
@@ -199,7 +199,6 @@ def _decided(state: CustomerState, entry: DecisionEntry, rules: Rules) -> Folded
         degraded=bool(entry.degraded),
         personalised=entry.personalised,
     )
-    corrections.remember(state, entry)
     arm: list[Timer] = []
     if decision.goal is not None:
         arm.append(Timer(goals.goal_timer(entry.decision_id), decision.goal.until_ms))

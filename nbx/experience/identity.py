@@ -39,7 +39,7 @@ from nbx.experience.lifecycle import SLOT_EVENTS, OpenDecision, decode_open
 from nbx.experience.relationship import IGNORED_WINDOW_S, charge
 from nbx.features.aggregates import merge_cells
 from nbx.features.state import Consent, CustomerState, Handover, Pause, Recent, decode_state, encode_state
-from nbx.limits import CONTACTS, PAUSES, PROMPTS, RECENT
+from nbx.limits import CONTACTS, PAUSES, RECENT
 
 MERGE = "merge:"
 """Begins the names of timers that see to it that a merge is finished."""
@@ -138,10 +138,9 @@ def absorb(state: CustomerState, other: CustomerState, rules: Rules) -> None:
     state.last_touch_ms, state.last_touch = touch
     for name, at_ms in other.corrected.items():
         state.corrected[name] = max(state.corrected.get(name, at_ms), at_ms)
-    state.recent = sorted([*state.recent, *other.recent], key=lambda each: (each.at_ms, each.decision_id))[-RECENT:]
     for scope, word in other.controls.items():
         state.controls[scope] = latest_word(state.controls.get(scope, word), word)
-    state.prompts = latest_prompts([*state.prompts, *other.prompts])
+    state.recent = latest([*state.recent, *other.recent])
     state.holdout = stricter(state.holdout, other.holdout)
     for alias, sequence in other.aliases.items():
         state.aliases[alias] = max(state.aliases.get(alias, sequence), sequence)
@@ -163,9 +162,9 @@ def _absorb_relationship(state: CustomerState, other: CustomerState, rules: Rule
         state.touched[key] = max(mine_last, theirs_last, key=lambda each: (each.at_ms, each.event, each.channel))
 
 
-def latest_prompts(prompts: list[Recent]) -> list[Recent]:
-    """Return the latest of some decisions, oldest first."""
-    return sorted(prompts, key=lambda prompt: (prompt.at_ms, prompt.decision_id))[-PROMPTS:]
+def latest(decisions: list[Recent]) -> list[Recent]:
+    """Return the latest of some decisions, oldest first, as many as are kept in mind."""
+    return sorted(decisions, key=lambda each: (each.at_ms, each.decision_id))[-RECENT:]
 
 
 def _move(state: CustomerState, entry: MovedEntry) -> None:

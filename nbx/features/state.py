@@ -123,7 +123,7 @@ class Touch(Struct, array_like=True):
 
 
 class Recent(Struct, array_like=True):
-    """A decision with an action that a corrected feature value may still throw light on."""
+    """A decision that gave out an action, which a corrected value may throw light on and the customer may look at."""
 
     decision_id: str
     at_ms: int
@@ -204,7 +204,7 @@ class CustomerState(Struct, array_like=True):
     corrected: dict[str, int] = field(default_factory=dict)
     """Profile feature → when its value was last changed to another one, epoch milliseconds."""
     recent: list[Recent] = field(default_factory=list)
-    """Decisions of the last day that gave out an action, oldest first, at most `limits.RECENT`."""
+    """Latest decisions that gave out an action, oldest first, at most `limits.RECENT`."""
     meetings: dict[str, list[int]] = field(default_factory=dict)
     """`<journey>.<step>` → when it was entered, when the customer and when the company did its part since; epoch
     milliseconds, 0: not yet."""
@@ -216,8 +216,6 @@ class CustomerState(Struct, array_like=True):
     milliseconds, ascending, the latest `limits.DEEDS` of each."""
     controls: dict[str, Control] = field(default_factory=dict)
     """Scope, as in `pauses` but for classes → what the customer last said of it; kept when it has run out."""
-    prompts: list[Recent] = field(default_factory=list)
-    """Latest decisions that gave out an action, oldest first, at most `limits.PROMPTS`."""
 
 
 _DECODER = msgpack.Decoder(CustomerState)

@@ -96,7 +96,3 @@ def test_decisions_kept_in_mind_are_bounded(count: int) -> None:
         reply = desk.decide(placement="desk", exclude=("gold_card", "travel_card"))
         made += [reply.decision_id] if any(slot.action for slot in reply.slots) else []
     assert [each.decision_id for each in desk.state().recent] == made[-RECENT:]
-    desk.pass_time(2 * CORRECTED_MS)
-    while not desk.decide(placement="desk", exclude=("gold_card", "travel_card")).slots[0].action:
-        pass
-    assert len(desk.state().recent) == 1, "a day is enough"

@@ -134,7 +134,6 @@ def full_state() -> CustomerState:
         handed_over=1,
         merged_into="someone",
         controls={"overall": Control(NOW_MS + 9, 4)},
-        prompts=[Recent("d", 5)],
         obligations={"cards": [7, 3]},
         promises={"call": Promise(9, 4, "cards", ("called",), 8, charged=1.0, charged_at_ms=8, source="d/0", kept=[8])},
         given=Tally(2.0, NOW_MS),
@@ -291,7 +290,7 @@ def told(state: CustomerState, plan: Plan, now_ms: int) -> dict[str, Any]:
         "journeys": state.journeys,
         "concerns": state.concerns,
         "controls": state.controls,
-        "prompts": state.prompts,
+        "recent": state.recent,
     }
 
 
