@@ -233,7 +233,8 @@ def test_a_redis_that_does_not_answer_is_refused(settings: Settings, monkeypatch
 def test_a_failing_command_ends_the_start_and_stops_redis(settings: Settings) -> None:
     lines: list[str] = []
     assert asyncio.run(up(settings, say=lines.append, command=(sys.executable, "-c", "raise SystemExit(9)"))) == 1
-    assert any("cannot start: api-0: exited with 9 before it was ready" in line for line in lines)
+    words = "exited with 9 before it was ready"
+    assert any(f"cannot start: api-{worker}: {words}" in line for line in lines for worker in (0, 1))
     (pid,) = [int(line.rsplit(" ", 1)[1]) for line in lines if "redis: starting pid" in line]
     assert not psutil.pid_exists(pid)
 
