@@ -27,7 +27,7 @@ import msgspec
 from msgspec import Struct
 from redis.exceptions import WatchError
 
-from nbx.errors import Forbidden, Invalid, TooLarge, Unauthenticated, Unknown
+from nbx.errors import Forbidden, Invalid, NotReady, TooLarge, Unauthenticated, Unknown
 from nbx.features import keys
 from nbx.features.trail import Change, append
 from nbx.limits import NAME_LENGTH, ORIGINS, TEXT_LENGTH
@@ -213,19 +213,20 @@ class KeyRing:
     Parameters
     ----------
     records
-        As from `list_keys`; revoked ones are left out.
+        As from `list_keys`; revoked ones are left out. None: not read yet, and then no key is refused as unknown.
     is_open
         Whether authentication is off: every check passes, with or without a header.
     """
 
-    def __init__(self, records: Iterable[KeyRecord] = (), *, is_open: bool = False) -> None:
+    def __init__(self, records: Iterable[KeyRecord] | None = (), *, is_open: bool = False) -> None:
         self.is_open = is_open
-        self.replace(records)
+        self.replace(records or ())
+        self.is_known = is_open or records is not None
 
     def replace(self, records: Iterable[KeyRecord]) -> None:
         """Swap the set of keys; what was verified before is verified anew."""
         in_force = {record.id: record for record in records if record.revoked_ms is None}
-        self._in_force, self._verified = in_force, dict[bytes | str, KeyRecord]()
+        self._in_force, self._verified, self.is_known = in_force, dict[bytes | str, KeyRecord](), True
         self.origins = frozenset(origin for record in in_force.values() for origin in record.origins)
         """Origins that some publishable key in force lets in."""
 
@@ -245,6 +246,8 @@ class KeyRing:
             No header, or no valid key in it.
         Forbidden
             The key is valid but lacks the scope.
+        NotReady
+            The keys were not read yet.
         """
         if self.is_open:
             return _ANYONE
@@ -269,6 +272,8 @@ class KeyRing:
         ------
         Unauthenticated
             No header, or no valid key in it.
+        NotReady
+            The keys were not read yet.
         """
         if self.is_open:
             return _ANYONE
@@ -276,7 +281,13 @@ class KeyRing:
             raise Unauthenticated(_MISSING)
         return self._verified.get(authorization) or self._verify(authorization)
 
+    def must_be_known(self) -> None:
+        """Raise `NotReady` while nothing can be said about any key: a caller whose key is good asks again."""
+        if not self.is_known:
+            raise NotReady("the API keys are not read yet: the process has just started, or Redis is away")
+
     def _verify(self, authorization: str | bytes) -> KeyRecord:
+        self.must_be_known()
         in_force, verified = self._in_force, self._verified
         raw = authorization if isinstance(authorization, bytes) else authorization.encode(errors="surrogatepass")
         scheme, _, token = raw.partition(b" ")

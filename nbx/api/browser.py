@@ -59,10 +59,11 @@ class BrowserDoor:
         }
 
     def preflight(self, headers: Iterable[Header]) -> list[Header]:
-        """Return the headers that answer a browser's question whether a page may call; raises `Forbidden`.
+        """Return the headers that answer a browser's question whether a page may call; raises `Forbidden`, `NotReady`.
 
         The question comes without a key: a page may call when any publishable key lets its origin in.
         """
+        self._keys.must_be_known()
         origin = dict(headers).get(b"origin", b"")
         if origin.decode("latin-1") not in self._keys.origins:
             raise Forbidden(

@@ -156,6 +156,6 @@ def wire(settings: Settings) -> Services:
             salt=settings.salt,
         ),
         erasures=ErasureService(store, serving.plan, clock, partitions=settings.partitions),
-        keys=KeyRing(is_open=settings.auth == "off"),
+        keys=KeyRing(None, is_open=settings.auth == "off"),
         admin=Redis.from_url(settings.effective_redis_url),
     )

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from nbx.api import auth
 from nbx.api.auth import SCOPES, KeyRecord, KeyRing, create_key, list_keys, open_ring, revoke_key
-from nbx.errors import Forbidden, Invalid, Unauthenticated, Unknown
+from nbx.errors import Forbidden, Invalid, NotReady, Unauthenticated, Unknown
 from nbx.features import keys
 from tests.redis_server import SERVERS, RedisServer
 
@@ -254,6 +254,19 @@ WRONG: list[str | bytes] = [
     "Bearer nbx_\udcff_x",
     b"Bearer \xff\x00_\xfe_",
 ]
+
+
+def test_no_key_is_refused_before_the_keys_are_read() -> None:
+    ring, header = KeyRing(None), f"Bearer {TOKEN}"
+    for ask in (lambda: ring.check(header, "decide"), lambda: ring.holder(header), ring.must_be_known):
+        with pytest.raises(NotReady):
+            ask()
+    ring.replace([record_of("decide")])
+    assert ring.check(header, "decide") == ring.holder(header)
+    ring.replace([])
+    with pytest.raises(Unauthenticated):
+        ring.check(header, "decide")
+    assert KeyRing(None, is_open=True).check(header, "decide")
 
 
 @pytest.mark.parametrize("header", WRONG)
