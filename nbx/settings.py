@@ -103,6 +103,17 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Milliseconds between two looks of the keeper for due timers. Timers are minutes long; 100 is exact enough."""
     request_ttl_s: Annotated[int, Meta(ge=1, le=2_592_000)] = 86_400
     """Seconds for which a repeated `request_id` or `event_id` is recognised. A day outlasts a client's retries."""
+    archive: Literal["on", "off"] = "on"
+    """Whether the keeper moves the log to the archive and trims it. `off`: the log stays in Redis and grows."""
+    archive_dir: Path | None = None
+    """Directory of the archive; api processes and reports read it too, so on several machines it is a shared one.
+    Empty: `archive` in the data directory."""
+    archive_interval_s: Annotated[int, Meta(ge=1, le=86_400)] = 300
+    """Seconds between two segments of the archive. 300: some three hundred files a day."""
+    archive_rows: Annotated[int, Meta(ge=1_000, le=1_000_000)] = 100_000
+    """Rows in a segment at most; when as many wait, it is written before its time. What the keeper holds in memory."""
+    log_keep_s: Annotated[int, Meta(ge=0, le=2_592_000)] = 3_600
+    """Seconds for which archived entries stay in Redis too. An hour: what is looked at most is read from memory."""
     salt: Annotated[str, Meta(pattern=r"^[!-~]{1,16}$", description="1 to 16 printable ASCII characters")] = "nbx"
     """Mixed into every draw and holdout hash. Changing it reshuffles the holdout; two installations that share
     customers need different ones to be independent."""
@@ -118,6 +129,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             return path
         name = blake2b(os.fsencode(data_dir), digest_size=8).hexdigest()
         return Path("/tmp", f"nbx-{os.getuid()}", f"{name}.sock")  # noqa: S108 - made 0700 and checked when it is used
+
+    @property
+    def archive_path(self) -> Path:
+        """Directory of the archive."""
+        return self.archive_dir or self.data_dir / "archive"
 
     @property
     def effective_redis_url(self) -> str:

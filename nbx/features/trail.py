@@ -45,7 +45,7 @@ class Change(Struct, frozen=True, kw_only=True):
     details: dict[str, str | int]
 
 
-_DECODE = msgspec.json.Decoder(Change).decode
+decode_change = msgspec.json.Decoder(Change).decode
 
 
 def append(pipe: Pipeline, change: Change) -> None:
@@ -56,4 +56,4 @@ def append(pipe: Pipeline, change: Change) -> None:
 async def changes(redis: Redis, count: int) -> list[Change]:
     """Return the latest changes, newest first."""
     rows: Any = await redis.xrevrange(ADMIN_LOG, count=count)
-    return [_DECODE(fields[b"e"]) for _, fields in rows]
+    return [decode_change(fields[b"e"]) for _, fields in rows]
