@@ -666,6 +666,60 @@ def choose(
     return first
 
 
+@_compile
+def score_and_choose(
+    x: F32,
+    mean: F32,
+    cov_packed: F32,
+    experience: F32,
+    rows: I32,
+    priced: F32,
+    exchange: float,
+    strain: float,
+    scale: float,
+    floor: float,
+    uniform: float,
+    table: F32,
+    worth: F64,
+) -> tuple[F64, int, float]:
+    """Score, price and draw one slot at once: `score`, `utility_factors`, `response_probability` and `choose`.
+
+    Parameters
+    ----------
+    x, mean, cov_packed, experience, rows
+        As in `score`.
+    priced
+        float32[3, n]: value, context weight and lever of the candidates.
+    exchange, strain
+        As in `utility_factors`.
+    scale, floor, uniform
+        As in `choose`, none competing.
+    table
+        float32[8, n], overwritten: mean, sd, value, context weight, lever, experience, probability, expected utility.
+    worth
+        float64[3, n], overwritten: gain, shift, response probability.
+
+    Returns
+    -------
+    float64[n + 1], int, float
+        The distribution drawn from, the candidate (-1: none), and its probability.
+    """
+    score(x, mean, cov_packed, experience, rows, table[0], table[1], table[5])
+    table[2:5] = priced
+    gain, shift = utility_factors(table[2], table[3], table[4], table[5], exchange, strain)
+    response = response_probability(table[0], table[1])
+    prob: F64 = with_floor(selection(table[0], table[1], gain, shift, scale, True), floor, True)
+    n = len(rows)
+    for i in range(n):
+        worth[0, i] = gain[i]
+        worth[1, i] = shift[i]
+        worth[2, i] = response[i]
+        table[6, i] = prob[i]
+        table[7, i] = gain[i] * response[i] + shift[i]
+    at = draw(prob, uniform)
+    return prob, (-1 if at == n else at), (prob[at] if at >= 0 else 1.0)
+
+
 def warm_up() -> None:
     """Compile (or load from the cache) every kernel with the types that are served; a process is not ready before."""
     x = np.ones(2, np.float32)
@@ -678,3 +732,7 @@ def warm_up() -> None:
     with_floor(selection(mean, sd, gain, shift, 1.0, True), 0.0, True)
     draw(np.ones(1), 0.5)
     choose(mean, sd, gain, shift, 1.0, 0.0, True, np.zeros(2), np.zeros(2, np.int32), np.zeros(2))
+    score_and_choose(
+        x, wide, np.ones((1, 3), np.float32), wide, rows, np.zeros((3, 2), np.float32), 1.0, 0.0, 1.0, 0.0, 0.5,
+        np.zeros((8, 2), np.float32), np.zeros((3, 2)),
+    )  # fmt: skip

@@ -131,6 +131,8 @@ class PlacementPlan:
     mandatory: NDArray[np.bool_]
     optional: Positions
     """Actions that are not mandatory."""
+    plain: bool
+    """There is no mandatory action and no goal: a decision on one slot is one kernel's call."""
     consenting: Positions
     """Actions that need the customer's consent to contact."""
     quieted: Positions
@@ -252,6 +254,7 @@ class Plan:
             asks=np.array([len(actions[position].asks) for position in asking], dtype=np.float64),
             mandatory=mandatory,
             optional=np.flatnonzero(~mandatory),
+            plain=placement.goal is None and not mandatory.any(),
             consenting=_where(a.action_class not in consent.exempt for a in actions),
             quieted=_where(a.action_class not in contact.exempt for a in actions),
             terms=tuple(_terms(actions, groups)),

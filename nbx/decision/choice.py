@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from nbx.bandits.snapshot import BoundModel
 from nbx.catalog.plan import Option, PlacementPlan, Plan
 from nbx.decision.arbitration import Factors, Utility, on_track, score, utility
+from nbx.decision.at_once import score_and_draw
 from nbx.decision.budgets import NO_BUDGETS, shared_budgets
 from nbx.decision.contact_policy import Contacts, shared_limits
 from nbx.decision.eligibility import Candidates, candidates
@@ -67,6 +68,8 @@ class Choice(Struct, frozen=True, gc=False):
     """Open threads of the customer that were last touched on another channel."""
     after: str = ""
     """Action accepted last before; empty without consent to personalise."""
+    table: NDArray[np.float32] | None = None
+    """float32[len(FACTORS), n], what is logged of the candidates, where the kernel has written it already."""
 
 
 class Allowed(NamedTuple):
@@ -137,8 +140,6 @@ def decide(
     x = facts.x if facts.x is not None else plan.layout.encode(facts.values, relationship)
     after = state.last_touch if facts.personalised else ""
     weight = on_track(found.context_weight, plan, model, placement, relationship, after)
-    factors = score(x, model, placement, positions, weight)
-    goal = score_goal(x, model, placement, positions)
     freedom = (1.0 - placement.placement.stakes) * (1.0 - facts.stakes)
     policy = PolicyRecord(
         exchange=plan.rules.experience.exchange * (1.0 + facts.stakes),
@@ -147,9 +148,15 @@ def decide(
         floor=plan.exploration.floor * freedom,
         salt=salt,
     )
-    worth = utility(factors, policy, goal)
-    mandatory = placement.mandatory[positions]
-    slate = draw_slate(factors, worth, policy, mandatory, shared, request.slots, decision_id, facts.holdout)
+    goal, table = None, None
+    if request.slots == 1 and placement.plain and not facts.holdout:
+        factors, worth, slate, table = score_and_draw(x, model, placement, positions, weight, policy, decision_id)
+    else:
+        factors = score(x, model, placement, positions, weight)
+        goal = score_goal(x, model, placement, positions)
+        worth = utility(factors, policy, goal)
+        mandatory = placement.mandatory[positions]
+        slate = draw_slate(factors, worth, policy, mandatory, shared, request.slots, decision_id, facts.holdout)
     quiet_hours = plan.catalog.contact.quiet_hours
     return Choice(
         placement=placement,
@@ -173,5 +180,6 @@ def decide(
         stakes=facts.stakes,
         segments=tuple([str(facts.values[name]) for name in plan.catalog.segments]),
         after=after,
+        table=table,
         continues=continued(state, plan.rules, now_ms, placement.placement.channel) if facts.personalised else (),
     )

@@ -73,7 +73,7 @@ def draw_slate(
     forced = np.flatnonzero(mandatory).tolist()
     if slots == 1 and not forced and not holdout:  # the common case, without the bookkeeping of the others
         probability, index, chance = _draw(factors, utility, policy, None, uniform(f"{decision_id}/0", policy.salt))
-        return Slate([index], [chance], _silence(index, n), probability)
+        return Slate([index], [chance], silence_of(index, n), probability)
     open_ = np.ones(n, dtype=np.bool_)
     left = [limit.allowance for limit in shared]
     chosen, propensity, silence = [-1] * slots, [1.0] * slots, ""
@@ -93,7 +93,7 @@ def draw_slate(
             if first is None:
                 first, arbitrated = among, slot
         if index < 0:
-            silence = HELD_OUT if holdout == "silent" else _silence(index, int(open_.sum()))
+            silence = HELD_OUT if holdout == "silent" else silence_of(index, int(open_.sum()))
             break
         chosen[slot] = index
         open_[index] = False
@@ -105,7 +105,7 @@ def draw_slate(
     return Slate(chosen, propensity, silence, np.zeros(n + 1) if first is None else first, arbitrated)
 
 
-def _silence(index: int, candidates: int) -> str:
+def silence_of(index: int, candidates: int) -> str:
     """Return why a slot with this draw is silent; empty when it is not."""
     if index >= 0:
         return ""
