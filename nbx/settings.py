@@ -81,6 +81,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cluster."""
     deadline_ms: Annotated[int, Meta(ge=1, le=10_000)] = 50
     """Milliseconds a decision may take before it is answered degraded. 50: unnoticed in a page load."""
+    slow_ms: Annotated[int, Meta(ge=0, le=60_000)] = 25
+    """Milliseconds from which a decision is told of in the process's log, with the stage that took most; at most one
+    line a second. 0: never. 25: half of the deadline."""
     auth: Literal["keys", "off"] = "keys"
     """Who may call: holders of an API key, or (`off`) everybody, which is refused unless the host is loopback."""
     approval: Literal["one", "two"] = "one"

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from redis.asyncio import Redis
 
 from nbx.api.auth import KeyRing, list_keys
-from nbx.audit.metrics import observe_decision, observe_outcome
+from nbx.audit.metrics import observe_outcome
+from nbx.audit.slow_decisions import SlowDecisions
 from nbx.clock import Clock, SystemClock
 from nbx.decision.ledger import Ledger
 from nbx.decision.recovery import recover
@@ -143,7 +144,7 @@ def wire(settings: Settings) -> Services:
             deadline_ms=settings.deadline_ms,
             request_ttl_ms=ttl_ms,
             salt=settings.salt,
-            observe=observe_decision,
+            observe=SlowDecisions(settings.slow_ms, clock).observe,
             ledger=ledger,
         ),
         events=EventService(

@@ -12,6 +12,7 @@ from functools import lru_cache
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from nbx.decision.stages import STAGES, Stages
 from nbx.experience.entries import DecisionEntry, Outcome
 from nbx.limits import MONEY_PARTS
 
@@ -20,8 +21,18 @@ LATENCY_S = (
 )  # fmt: skip
 """Buckets of decide latency, seconds: fine where the deadline is, coarse beyond."""
 
+STAGE_S = (0.00001, 0.00003, 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+"""Buckets of the time in one stage, seconds: half decades from what building a record takes."""
+
 DECISIONS = Counter("nbx_decisions_total", "Decisions answered, by placement and result", ["placement", "result"])
 DECIDE_SECONDS = Histogram("nbx_decide_seconds", "From the request to the commit", buckets=LATENCY_S)
+STAGE_SECONDS = Histogram(
+    "nbx_decide_stage_seconds", "Parts of nbx_decide_seconds: check, load, choose, record, commit", ["stage"],
+    buckets=STAGE_S,
+)  # fmt: skip
+SLOW = Counter(
+    "nbx_slow_decisions_total", "Decisions that took slow_ms and longer, by the stage that took most", ["stage"]
+)
 EVENTS = Counter("nbx_events_total", "Events received, by what became of them", ["status"])
 SHOWN = Counter("nbx_slots_total", "Slots filled, by action", ["action"])
 SPENT = Counter("nbx_budget_spent_total", "Units or money that decisions took from budgets", ["resource"])
@@ -79,12 +90,14 @@ TIMERS = Counter("nbx_timers_total", "Timers run")
 
 _decisions = lru_cache(maxsize=4096)(DECISIONS.labels)
 _shown = lru_cache(maxsize=4096)(SHOWN.labels)
+_stages = {stage: STAGE_SECONDS.labels(stage) for stage in STAGES}
 _spent = lru_cache(maxsize=4096)(SPENT.labels)
 _outcomes = lru_cache(maxsize=16_384)(OUTCOMES.labels)
 
 
-def observe_decision(entry: DecisionEntry, took_s: float) -> None:
-    """Count a decision that took so many seconds, its commit included."""
+def observe_decision(entry: DecisionEntry, stages: Stages) -> None:
+    """Count a decision, and where its time went."""
+    took_ns = stages.stop()
     result = "none"
     for slot in entry.slots:
         if slot.action:
@@ -94,7 +107,9 @@ def observe_decision(entry: DecisionEntry, took_s: float) -> None:
     for each in entry.spent:
         parts = MONEY_PARTS if each.resource.endswith("/money") else 1
         _spent(each.resource).inc(each.amount / parts)
-    DECIDE_SECONDS.observe(took_s)
+    DECIDE_SECONDS.observe(took_ns / 1e9)
+    for stage, ns in stages.ns.items():
+        _stages[stage].observe(ns / 1e9)
     if entry.relationship:
         STRAIN.observe(entry.relationship["strain"])
 

@@ -114,6 +114,12 @@ class Ledger:
             for task in done:
                 task.result()
 
+    async def filled(self, uses: tuple[ResourceUse, ...], slots: int, now_ms: int, timeout_ms: float) -> dict[str, int]:
+        """Return what is in hand of each resource, after `fill` where a decision of so many slots would fall short."""
+        if self.falls_short(uses, slots, now_ms):
+            await self.fill(uses, slots, now_ms, timeout_ms)
+        return self.purse(uses, now_ms)
+
     def take(self, uses: tuple[ResourceUse, ...], actions: Iterable[str], now_ms: int) -> tuple[Spent, ...]:
         """Take what giving out the actions costs, before the commit; `settle_commit` says what became of it.
 

@@ -25,6 +25,7 @@ from nbx.decision.explain import explain
 from nbx.decision.ledger import Ledger
 from nbx.decision.messages import DecideReply, DecideRequest
 from nbx.decision.record import decision_entry, reply
+from nbx.decision.stages import Stages
 from nbx.errors import Invalid, TooLarge, Unavailable, Unknown
 from nbx.experience.entries import DecisionEntry, encode_entry
 from nbx.experience.fold import fold
@@ -75,7 +76,7 @@ class DecisionService:
     salt
         Of the draws.
     observe
-        Told every committed or degraded decision, and the seconds it took in all.
+        Told every committed or degraded decision, and where its time went.
     ledger
         What may be spent of budgets; None: budgets bound nothing.
     """
@@ -90,7 +91,7 @@ class DecisionService:
         deadline_ms: int,
         request_ttl_ms: int,
         salt: str,
-        observe: Callable[[DecisionEntry, float], None] = lambda _, __: None,
+        observe: Callable[[DecisionEntry, Stages], None] = lambda _, __: None,
         ledger: Ledger | None = None,
     ) -> None:
         self._store = store
@@ -120,7 +121,8 @@ class DecisionService:
         NotReady
             Nothing is published yet.
         """
-        started_ns = time.perf_counter_ns()
+        stages = Stages()
+        started_ns = stages.started_ns
         plan, model = self._serving.current()
         request, placement = _checked(request, plan)
         deadline_ms = min(request.deadline_ms or self._deadline_ms, 10_000)
@@ -129,6 +131,8 @@ class DecisionService:
         decision_id = ""
         try:
             for _ in range(COMMIT_ATTEMPTS):
+                stages.enter("load")
+                stages.attempts += 1
                 packed, *stored = await self._store.read(wanted, _left_ms(started_ns, deadline_ms))
                 if stored and stored[0] is not None:
                     return _stored(stored[0])
@@ -145,12 +149,12 @@ class DecisionService:
                 now_ms = self._clock.now_ms()
                 purse = NO_BUDGETS
                 if placement.budgets and self._ledger is not None:
-                    if self._ledger.falls_short(placement.budgets, request.slots, now_ms):
-                        left_ms = _left_ms(started_ns, deadline_ms) / 2  # late: it is decided without, not degraded
-                        await self._ledger.fill(placement.budgets, request.slots, now_ms, left_ms)
-                    purse = self._ledger.purse(placement.budgets, now_ms)
+                    left_ms = _left_ms(started_ns, deadline_ms) / 2  # late: it is decided without, not degraded
+                    purse = await self._ledger.filled(placement.budgets, request.slots, now_ms, left_ms)
+                stages.enter("choose")
                 decision_id = new_decision_id(partition, now_ms)
                 choice = decide(plan, model, state, request, decision_id, now_ms, salt=self._salt, purse=purse)
+                stages.enter("record")
                 entry = decision_entry(
                     choice,
                     request,
@@ -169,9 +173,10 @@ class DecisionService:
                     # no await since the purse was looked into: it still holds what was chosen
                     spent = self._ledger.take(placement.budgets, [slot.action for slot in entry.slots], now_ms)
                     entry = structs.replace(entry, spent=spent) if spent else entry
+                stages.enter("commit")
                 verdict = await self._commit(state, version, entry, answer, plan, left_ms)
                 if verdict is None:
-                    self._observe(entry, (time.perf_counter_ns() - started_ns) / 1e9)
+                    self._observe(entry, stages)
                     return answer
                 if verdict:
                     return _stored(verdict)
@@ -180,7 +185,7 @@ class DecisionService:
             reason = STATE_UNAVAILABLE
             if decision_id and request.mode == "live":
                 self.uncertain.append((decision_id, request.customer_id, request.slots))
-        return self._degraded_reply(plan, placement, request, partition, reason, started_ns)
+        return self._degraded_reply(plan, placement, request, partition, reason, stages)
 
     def _wanted(self, request: DecideRequest) -> tuple[int, list[str]]:
         """Return the customer's partition, and the keys that a decision reads there."""
@@ -212,17 +217,17 @@ class DecisionService:
         return None if verdict is Verdict.DONE else committed.existing
 
     def _degraded_reply(
-        self, plan: Plan, placement: PlacementPlan, request: DecideRequest, partition: int, reason: str, started_ns: int
+        self, plan: Plan, placement: PlacementPlan, request: DecideRequest, partition: int, reason: str, stages: Stages
     ) -> DecideReply:
         """The placement's declared default in slot 0, silence in the others."""
         now_ms = self._clock.now_ms()
         decision_id = new_decision_id(partition, now_ms)
         entry = degraded_entry(plan, placement, request, decision_id, now_ms, reason, self._salt)
-        entry = structs.replace(entry, took_us=(time.perf_counter_ns() - started_ns) // 1000)
+        entry = structs.replace(entry, took_us=stages.stop() // 1000)
         if request.mode == "live":
             self.dropped += len(self.degraded) == DEGRADED_QUEUE
             self.degraded.append(entry)
-            self._observe(entry, entry.took_us / 1e6)
+            self._observe(entry, stages)
         return degraded_reply(entry, placement)
 
     async def log_degraded(self, entry: DecisionEntry) -> None:

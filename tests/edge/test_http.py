@@ -9,6 +9,7 @@ import httpx
 import msgspec
 import pytest
 
+from nbx.decision.stages import STAGES
 from nbx.experience.entries import DecisionEntry
 from tests.service import OFFERS, WEB_ACTIONS, Running, decisions_in, event_ids_in
 
@@ -279,10 +280,16 @@ def test_metrics_count_what_happened(service: Running) -> None:
         lines = service.http.get("/metrics").text.splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("nbx_decisions_total{"))
 
-    before = decided()
+    def in_stage(stage: str) -> float:
+        lines = service.http.get("/metrics").text.splitlines()
+        wanted = f'nbx_decide_stage_seconds_count{{stage="{stage}"}}'
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(wanted))
+
+    before, stages_before = decided(), [in_stage(stage) for stage in STAGES]
     for number in range(5):
         service.decide(f"http-metrics-{number}")
     assert decided() == before + 5
+    assert [in_stage(stage) for stage in STAGES] == [count + 5 for count in stages_before]
 
 
 def test_health_is_open_and_tells_the_release(service: Running) -> None:

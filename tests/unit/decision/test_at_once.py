@@ -48,7 +48,11 @@ def test_one_call_gives_the_bits_of_the_steps(seed: int) -> None:
     factors = score(x, known, PLACEMENT, positions, weight)
     worth = utility(factors, policy)
     slate = draw_slate(factors, worth, policy, np.zeros(len(positions), np.bool_), (), 1, decision_id)
-    assert (got.slate.chosen, got.slate.propensity, got.slate.silence) == (slate.chosen, slate.propensity, slate.silence)
+    assert (got.slate.chosen, got.slate.propensity, got.slate.silence) == (
+        slate.chosen,
+        slate.propensity,
+        slate.silence,
+    )
     assert got.slate.probability.tobytes() == slate.probability.tobytes()
     for name in factors.__struct_fields__:
         assert getattr(got.factors, name).tobytes() == getattr(factors, name).tobytes(), name
