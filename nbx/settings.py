@@ -117,6 +117,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Rows in a segment at most; when as many wait, it is written before its time. What the keeper holds in memory."""
     log_keep_s: Annotated[int, Meta(ge=0, le=2_592_000)] = 3_600
     """Seconds for which archived entries stay in Redis too. An hour: what is looked at most is read from memory."""
+    otel_endpoint: str = ""
+    """URL of an OTLP/HTTP collector that gets a trace of every decision, `http://host:4318`. Empty: no traces, at no
+    cost. Needs the extra: `pip install 'nbx[otel]'`."""
     salt: Annotated[str, Meta(pattern=r"^[!-~]{1,16}$", description="1 to 16 printable ASCII characters")] = "nbx"
     """Mixed into every draw and holdout hash. Changing it reshuffles the holdout; two installations that share
     customers need different ones to be independent."""
@@ -318,6 +321,10 @@ def _contradictions(settings: Settings) -> list[tuple[str, str]]:
         found.append(("auth", words))
     if settings.auth == "off" and settings.approval == "two":
         found.append(("approval", "'two' tells people by their API keys; allowed: 'one', or auth 'keys'"))
+    if settings.otel_endpoint and urlsplit(settings.otel_endpoint).scheme not in ("http", "https"):
+        found.append(
+            ("otel_endpoint", f"{settings.otel_endpoint!r} is not a URL; allowed: http://host:port, https://…")
+        )
     if (settings.tls_cert is None) != (settings.tls_key is None):
         missing, given = ("tls_cert", "tls_key") if settings.tls_cert is None else ("tls_key", "tls_cert")
         found.append((missing, f"is empty, but {given} is given; TLS needs both"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, cast, get_args
 
 import grpc
@@ -155,10 +155,15 @@ class Grpc:
         return pb.RecordReply(results=[_event_result(result) for result in results])
 
 
-async def start_grpc(settings: Settings, plane: DataPlane, keys: KeyRing) -> grpc.aio.Server:
+async def start_grpc(
+    settings: Settings,
+    plane: DataPlane,
+    keys: KeyRing,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+) -> grpc.aio.Server:
     """Start the server of an api process; workers share the port."""
     limit = [("grpc.max_receive_message_length", BODY_BYTES), ("grpc.so_reuseport", 1)]
-    server = grpc.aio.server(options=limit)
+    server = grpc.aio.server(options=limit, interceptors=interceptors)
     face = Grpc(plane, keys)
     server.add_generic_rpc_handlers((_decision_handlers(face), _event_handlers(face)))
     checks = health.aio.HealthServicer()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import uvicorn
 
-from nbx.api.front import Front
+from nbx.api.front import AsgiApp, Front
 from nbx.api.grpc import start_grpc
 from nbx.api.http import make_app
 from nbx.api.plane import DataPlane
@@ -46,7 +46,10 @@ async def serve(settings: Settings) -> int:
     warm_up()
     services = wire(settings)
     plane = DataPlane(services.decisions, services.events)
-    app = Front(make_app(services, plane), plane, services.keys)
+    app: AsgiApp = Front(make_app(services, plane), plane, services.keys)
+    tracing = services.tracing
+    if tracing is not None:
+        app = tracing.wrap(app)
     config = uvicorn.Config(
         app,
         loop="none",
@@ -66,7 +69,7 @@ async def serve(settings: Settings) -> int:
     )
     server = _Server(config)
     await services.start(stop)
-    grpc_server = await start_grpc(settings, plane, services.keys)
+    grpc_server = await start_grpc(settings, plane, services.keys, () if tracing is None else (tracing.interceptor(),))
     # what lives as long as the process is never garbage: without this a full collection shows up as a slow decision
     gc.collect()
     gc.freeze()
@@ -80,6 +83,8 @@ async def serve(settings: Settings) -> int:
     server.should_exit = True
     await asyncio.gather(serving, grpc_server.stop(GRACE_S))
     await services.close()
+    if tracing is not None:
+        await asyncio.to_thread(tracing.close)
     log.info("api stopped")
     return 0
 

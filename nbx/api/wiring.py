@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
 
 from nbx.api.auth import KeyRing, list_keys
+from nbx.api.tracing import Tracing
 from nbx.audit.metrics import observe_outcome
 from nbx.audit.slow_decisions import SlowDecisions
 from nbx.clock import Clock, SystemClock
@@ -16,7 +18,9 @@ from nbx.decision.ledger import Ledger
 from nbx.decision.recovery import recover
 from nbx.decision.service import DecisionService
 from nbx.decision.serving import Serving
+from nbx.decision.stages import Stages
 from nbx.errors import NbxError, Unavailable
+from nbx.experience.entries import DecisionEntry
 from nbx.experience.erasure import ErasureService
 from nbx.experience.service import EventService
 from nbx.features.budget_redis import RedisBudgets
@@ -48,6 +52,8 @@ class Services:
     keys: KeyRing
     admin: Redis
     """redis-py client for what is not hot."""
+    tracing: Tracing | None = None
+    """None: nobody asked for traces."""
     keys_version: bytes | None = None
     begun: bool = False
     """The connection was made once; it restores itself from then on."""
@@ -128,6 +134,8 @@ def wire(settings: Settings) -> Services:
     budgets = RedisBudgets(connection)
     ledger = Ledger(budgets, settings.partitions)
     ttl_ms = settings.request_ttl_s * 1000
+    slow = SlowDecisions(settings.slow_ms, clock)
+    tracing = Tracing(settings.otel_endpoint, clock) if settings.otel_endpoint else None
     return Services(
         settings=settings,
         clock=clock,
@@ -144,7 +152,7 @@ def wire(settings: Settings) -> Services:
             deadline_ms=settings.deadline_ms,
             request_ttl_ms=ttl_ms,
             salt=settings.salt,
-            observe=SlowDecisions(settings.slow_ms, clock).observe,
+            observe=_observer(slow, tracing),
             ledger=ledger,
         ),
         events=EventService(
@@ -157,6 +165,19 @@ def wire(settings: Settings) -> Services:
             salt=settings.salt,
         ),
         erasures=ErasureService(store, serving.plan, clock, partitions=settings.partitions),
+        tracing=tracing,
         keys=KeyRing(None, is_open=settings.auth == "off"),
         admin=Redis.from_url(settings.effective_redis_url),
     )
+
+
+def _observer(slow: SlowDecisions, tracing: Tracing | None) -> Callable[[DecisionEntry, Stages], None]:
+    """Return what is told of every decision."""
+    if tracing is None:
+        return slow.observe
+
+    def observe(entry: DecisionEntry, stages: Stages) -> None:
+        slow.observe(entry, stages)
+        tracing.observe(entry, stages)
+
+    return observe
