@@ -31,7 +31,7 @@ def test_both_faces_continue_the_callers_trace(tmp_path: Path) -> None:
                     response_deserializer=pb.DecideReply.FromString,
                 )
                 metadata = (("authorization", f"Bearer {service.key}"), ("traceparent", traceparent))
-                decide(pb.DecideRequest(**body), metadata=metadata)
+                decide(pb.DecideRequest(customer_id="anna", placement="web"), metadata=metadata)
     finally:
         collector.server.shutdown()
         collector.server.server_close()
