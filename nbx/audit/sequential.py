@@ -1,0 +1,265 @@
+"""Differences between two arms of customers with intervals that hold at every look: confidence sequences.
+
+An ordinary 95 % interval is wrong once in twenty looks; who looks every day and stops at the first that excludes 0 is
+wrong far more often. A *confidence sequence* is wrong, at any time ever, with a chance of 5 % in all, so looking costs
+nothing. This one is asymptotic: the Gaussian mixture of Robbins around a mean, with the variance estimated,
+
+    ± σ̂ √( (tρ² + 1) / (t²ρ²) · ln( (tρ² + 1) / α² ) )
+
+for t customers, from Waudby-Smith, Arbour, Sinha, Kennedy, Ramdas, "Time-uniform central limit theory and asymptotic
+confidence sequences" (2021, Annals of Statistics 2024), theorem 2.2 with both sides of α divided by σ̂; ρ is chosen so that the
+width is least at `TUNED` customers (their appendix on choosing it). Their theorem for estimators that are asymptotically means
+lets t σ̂² / t be the variance of a difference of two ratios of sums, each linearised: per arm of n customers with sums y
+and denominators d (1: a mean per customer), Σ (y − r d)² / (n − 1) / d̄², and t σ̂² = t² (s²ₐ/nₐ + s²ᵦ/nᵦ).
+
+Asymptotic is not exact: a variance needs to have been seen. Two things guard it, both found necessary by simulation
+(`tests/statistical/test_roi.py`): no interval is told before the smaller arm may be expected to hold `EVENTS` customers
+that carry the variance, and each arm's variance counts one more such customer than it has, which matters where an arm
+has met none. Both vanish as customers come.
+
+The order of customers must be that in which they came, and what is told of one must never change: see
+`nbx.audit.roi_tally`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+from scipy.special import gammaln
+
+from nbx.audit.intervals import Z95
+
+F64 = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+ALPHA = 0.05
+TUNED = 10_000.0
+"""Customers at which the sequence is narrowest next to an ordinary interval: fixed beforehand, never by what is seen."""
+EVENTS = 10.0
+LEAST = 30
+"""Customers of an arm below which no interval is told, whatever they did."""
+_POWERS = ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2), (4, 0), (3, 1), (2, 2), (1, 3), (0, 4))
+"""Exponents of y and d of the sums kept: enough for second and fourth moments around any ratio."""
+
+
+class Path(NamedTuple):
+    """Lift at some times; float64 arrays of the shape of the sums, NaN where there is nothing to tell."""
+
+    first: F64
+    """Ratio of the first arm."""
+    second: F64
+    lift: F64
+    """First less second."""
+    always: F64
+    """Half the width of the confidence sequence."""
+    once: F64
+    """Half the width of the ordinary interval."""
+
+
+class Lift(Struct, frozen=True, kw_only=True):
+    """Difference of two arms in one metric, as far as it can be told."""
+
+    first: float | None
+    """Of nbx; None without customers."""
+    second: float | None
+    """Of the holdout."""
+    lift: float | None
+    """First less second."""
+    low: float | None
+    """Confidence sequence, 95 % over all looks; None while too little is known."""
+    high: float | None
+    once_low: float | None
+    """Ordinary 95 % interval: only valid when looked at once, at a time fixed beforehand."""
+    once_high: float | None
+    more: int | None
+    """Customers of the two arms that it takes from here until the sequence excludes 0, roughly: should the lift and its
+    spread stay what they are. 0: it does; None: there is no saying."""
+
+    @property
+    def told(self) -> str:
+        """`up`, `down` or, while 0 is not excluded, `open`."""
+        if self.low is None or self.high is None:
+            return "open"
+        return "up" if self.low > 0.0 else "down" if self.high < 0.0 else "open"
+
+
+def rho_squared(alpha: float = ALPHA, tuned: float = TUNED) -> float:
+    """Return the ρ² that makes the sequence narrowest at about `tuned` customers.
+
+    Examples
+    --------
+    >>> round(rho_squared() * TUNED, 3)
+    8.782
+    """
+    log = -2.0 * math.log(alpha)
+    return (log + math.log(log) + 1.0) / tuned
+
+
+def boundary(t: F64, alpha: float = ALPHA, tuned: float = TUNED) -> F64:
+    """Return half the width of the sequence for a mean of t customers of variance 1.
+
+    Examples
+    --------
+    >>> round(float(boundary(np.float64(10_000.0)) * 100.0), 2), round(Z95, 2)
+    (3.03, 1.96)
+    """
+    spread = t * rho_squared(alpha, tuned)
+    half: F64 = np.sqrt((spread + 1.0) / (t * spread) * np.log((spread + 1.0) / alpha**2))
+    return half
+
+
+def powers(y: F64, d: F64) -> F64:
+    """Return what the sums of an arm are made of, float64[11, n], of float64[n] values and denominators."""
+    squares = {0: np.ones_like(y), 1: y, 2: y * y, 3: y * y * y}
+    squares[4] = squares[2] * squares[2]
+    under = {0: np.ones_like(d), 1: d, 2: d * d, 3: d * d * d}
+    under[4] = under[2] * under[2]
+    return np.stack([squares[j] * under[k] for j, k in _POWERS])
+
+
+def path(first: F64, second: F64) -> Path:
+    """Tell the lift from sums of `powers` over each arm.
+
+    Parameters
+    ----------
+    first, second
+        float64[11, ...]: at one time or, as cumulated sums, at many.
+    """
+    with np.errstate(all="ignore"):  # an arm without customers tells NaN
+        ratio = [each[1] / each[2] for each in (first, second)]
+        both = first + second
+        pooled = both[1] / both[2]
+        around = _second(both, pooled)
+        typical = _fourth(both, pooled) / around
+        """Square of what one that carries variance adds."""
+        count = [first[0], second[0]]
+        spread = np.zeros_like(pooled)
+        for arm, each, n in zip((first, second), ratio, count, strict=True):
+            denominator = arm[2] / n
+            spread = spread + (_second(arm, each) + typical) / (n - 1.0) / n / denominator**2
+        total, less = count[0] + count[1], np.minimum(count[0], count[1])
+        known = (around / typical * less / total >= EVENTS) & (less >= LEAST) & (spread > 0.0)
+        known &= around > 1e-12 * (np.abs(both[3]) + pooled**2 * both[5])
+        always = np.where(known, np.sqrt(total * spread) * boundary(total), np.nan)
+        return Path(ratio[0], ratio[1], ratio[0] - ratio[1], always, np.where(known, np.sqrt(spread) * Z95, np.nan))
+
+
+def _second(sums: F64, ratio: F64) -> F64:
+    """Σ (y − ratio d)²."""
+    found: F64 = np.maximum(sums[3] - 2.0 * ratio * sums[4] + ratio**2 * sums[5], 0.0)
+    return found
+
+
+def _fourth(sums: F64, ratio: F64) -> F64:
+    """Σ (y − ratio d)⁴."""
+    found: F64 = np.maximum(
+        sums[6] - 4.0 * ratio * sums[7] + 6.0 * ratio**2 * sums[8] - 4.0 * ratio**3 * sums[9] + ratio**4 * sums[10], 0.0
+    )
+    return found
+
+
+def running(y: F64, d: F64, first: Mask, second: Mask) -> Path:
+    """Tell the lift after each customer: what everybody would have seen who looked every time.
+
+    Parameters
+    ----------
+    y, d
+        float64[n], value and denominator of each customer in the order of coming.
+    first, second
+        bool[n], who is in which arm; in neither: passed over.
+    """
+    y, centre = _centred(y, d, first | second)
+    each = powers(y, d)
+    found = path(np.cumsum(each * first, axis=1), np.cumsum(each * second, axis=1))
+    return found._replace(first=found.first + centre, second=found.second + centre)
+
+
+def lift(y: F64, d: F64, first: Mask, second: Mask) -> Lift:
+    """Tell the lift as of the last customer; arguments as of `running`.
+
+    Examples
+    --------
+    >>> arm = np.arange(4_000) % 4 > 0
+    >>> told = lift(np.where(arm, np.arange(4_000) % 3 == 0, 0.0), np.ones(4_000), arm, ~arm)
+    >>> round(told.lift, 3), told.told, told.more
+    (0.333, 'up', 0)
+    """
+    y, centre = _centred(y, d, first | second)
+    each = powers(y, d)
+    found = path((each * first).sum(axis=1), (each * second).sum(axis=1))
+    apart, always, once = _number(found.lift), _number(found.always), _number(found.once)
+    one, other = _number(found.first), _number(found.second)
+    known = apart is not None and always is not None and once is not None
+    return Lift(
+        first=None if one is None else one + centre,
+        second=None if other is None else other + centre,
+        lift=apart,
+        low=apart - always if known else None,
+        high=apart + always if known else None,
+        once_low=apart - once if known else None,
+        once_high=apart + once if known else None,
+        more=needed(apart, always, float((first | second).sum())) if known else None,
+    )
+
+
+def _centred(y: F64, d: F64, counted: Mask) -> tuple[F64, float]:
+    """Take the common ratio out, so that fourth moments keep their digits; lifts are the same."""
+    under = float(d[counted].sum())
+    centre = float(y[counted].sum()) / under if under else 0.0
+    return y - centre * d, centre
+
+
+def _number(value: F64) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def needed(apart: float, always: float, t: float) -> int | None:
+    """Return how many customers more it takes until a sequence of `t` excludes 0; None: more than 100 times as many.
+
+    Examples
+    --------
+    >>> needed(1.0, 0.9, 1_000.0), needed(1.0, 2.0, 10_000.0), needed(0.0, 1.0, 10_000.0)
+    (0, 34000, None)
+    """
+    if abs(apart) > always:
+        return 0
+    spread = always / float(boundary(np.float64(t)))
+    low, high = t, 100.0 * t
+    if spread * float(boundary(np.float64(high))) >= abs(apart):
+        return None
+    while high - low > 1.0:
+        middle = (low + high) / 2.0
+        enough = spread * float(boundary(np.float64(middle))) < abs(apart)
+        low, high = (low, middle) if enough else (middle, high)
+    more = math.ceil(high - t)
+    digits = 10 ** max(len(str(more)) - 2, 0)
+    return math.ceil(more / digits) * digits
+
+
+def against_shares(counts: NDArray[np.int64], shares: F64) -> float:
+    """Return evidence that customers are not in arms by their shares: an e-value, 1 on average at any look if they are.
+
+    It is the likelihood under shares unknown around the declared ones (Dirichlet, worth 10,000 customers) by that under the
+    declared. Above 1,000 something decides who is counted besides the hash: by Ville's inequality that has a chance of
+    0.001 over all looks. After Lindon and Malek, "Anytime-valid inference for multinomial count data" (2022).
+
+    Parameters
+    ----------
+    counts
+        int64[k], customers of each arm.
+    shares
+        float64[k], > 0, adding up to 1.
+
+    Examples
+    --------
+    >>> shares = np.array([0.9, 0.05, 0.05])
+    >>> against_shares(np.array([9_030, 480, 490]), shares) < 1.0 < 1e6 < against_shares(np.array([9_300, 350, 350]), shares)
+    True
+    """
+    prior, n = 10_000.0 * shares, float(counts.sum())
+    log = gammaln(prior.sum()) - gammaln(prior.sum() + n) + float((gammaln(prior + counts) - gammaln(prior)).sum())
+    return math.exp(min(float(log - (counts * np.log(shares)).sum()), 700.0))
