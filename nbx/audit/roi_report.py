@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from nbx.audit.clustered import F64, Mask
 from nbx.audit.roi_tally import ARMS, CAUSES, Counted, ReturnTally
@@ -287,8 +288,6 @@ def _ratio(value: float | None, lost: float | None) -> float | None:
 
 
 def _with_findings(report: ReturnReport, *, moving: bool) -> ReturnReport:
-    from msgspec.structs import replace
-
     return replace(report, findings=tuple([*_about(report), *_doubts(report, moving=moving)]))
 
 

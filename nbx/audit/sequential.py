@@ -6,11 +6,11 @@ nothing. This one is asymptotic: the Gaussian mixture of Robbins around a mean, 
 
     ± σ̂ √( (tρ² + 1) / (t²ρ²) · ln( (tρ² + 1) / α² ) )
 
-for t customers, from Waudby-Smith, Arbour, Sinha, Kennedy, Ramdas, "Time-uniform central limit theory and asymptotic
-confidence sequences" (2021, Annals of Statistics 2024), theorem 2.2 with both sides of α divided by σ̂; ρ is chosen so that the
-width is least at `TUNED` customers (their appendix on choosing it). Their theorem for estimators that are asymptotically means
-lets t σ̂² / t be the variance of a difference of two ratios of sums, each linearised: per arm of n customers with sums y
-and denominators d (1: a mean per customer), Σ (y − r d)² / (n − 1) / d̄², and t σ̂² = t² (s²ₐ/nₐ + s²ᵦ/nᵦ).
+for t customers, from Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, "Time-uniform central limit theory and asymptotic
+confidence sequences" (Annals of Statistics 2024; arXiv 2103.06476), theorem 2.2. ρ makes the width least at `TUNED`
+customers. It holds as well for what is asymptotically a mean of t customers, which a difference of two ratios of sums
+is: with y and denominators d (1: a mean per customer), r = Σy / Σd and s² = Σ (y − r d)² / (n − 1) / d̄² in each arm of
+n customers, σ̂² = t (s₁² / n₁ + s₂² / n₂). Arms may be as unequal as they like.
 
 Asymptotic is not exact: a variance needs to have been seen. Two things guard it, both found necessary by simulation
 (`tests/statistical/test_roi.py`): no interval is told before the smaller arm may be expected to hold `EVENTS` customers
@@ -29,7 +29,7 @@ from typing import NamedTuple
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
-from scipy.special import gammaln
+from scipy.special import gammaln, lambertw
 
 from nbx.audit.intervals import Z95
 
@@ -88,15 +88,14 @@ class Lift(Struct, frozen=True, kw_only=True):
 
 
 def rho_squared(alpha: float = ALPHA, tuned: float = TUNED) -> float:
-    """Return the ρ² that makes the sequence narrowest at about `tuned` customers.
+    """Return the ρ² that makes the sequence narrowest at `tuned` customers: −W₋₁(−α²/e) − 1 over `tuned`.
 
     Examples
     --------
     >>> round(rho_squared() * TUNED, 3)
-    8.782
+    8.212
     """
-    log = -2.0 * math.log(alpha)
-    return (log + math.log(log) + 1.0) / tuned
+    return float(-lambertw(-(alpha**2) / math.e, -1).real - 1.0) / tuned
 
 
 def boundary(t: F64, alpha: float = ALPHA, tuned: float = TUNED) -> F64:
@@ -105,7 +104,7 @@ def boundary(t: F64, alpha: float = ALPHA, tuned: float = TUNED) -> F64:
     Examples
     --------
     >>> round(float(boundary(np.float64(10_000.0)) * 100.0), 2), round(Z95, 2)
-    (3.03, 1.96)
+    (3.04, 1.96)
     """
     spread = t * rho_squared(alpha, tuned)
     half: F64 = np.sqrt((spread + 1.0) / (t * spread) * np.log((spread + 1.0) / alpha**2))
@@ -188,15 +187,15 @@ def lift(y: F64, d: F64, first: Mask, second: Mask) -> Lift:
     >>> round(told.lift, 3), told.told, told.more
     (0.333, 'up', 0)
     """
-    y, centre = _centred(y, d, first | second)
+    one, other = _ratio(y, d, first), _ratio(y, d, second)
+    y, _ = _centred(y, d, first | second)
     each = powers(y, d)
     found = path((each * first).sum(axis=1), (each * second).sum(axis=1))
     apart, always, once = _number(found.lift), _number(found.always), _number(found.once)
-    one, other = _number(found.first), _number(found.second)
     known = apart is not None and always is not None and once is not None
     return Lift(
-        first=None if one is None else one + centre,
-        second=None if other is None else other + centre,
+        first=one,
+        second=other,
         lift=apart,
         low=apart - always if known else None,
         high=apart + always if known else None,
@@ -208,9 +207,13 @@ def lift(y: F64, d: F64, first: Mask, second: Mask) -> Lift:
 
 def _centred(y: F64, d: F64, counted: Mask) -> tuple[F64, float]:
     """Take the common ratio out, so that fourth moments keep their digits; lifts are the same."""
-    under = float(d[counted].sum())
-    centre = float(y[counted].sum()) / under if under else 0.0
+    centre = _ratio(y, d, counted) or 0.0
     return y - centre * d, centre
+
+
+def _ratio(y: F64, d: F64, of: Mask) -> float | None:
+    under = float(d[of].sum())
+    return float(y[of].sum()) / under if under else None
 
 
 def _number(value: F64) -> float | None:
@@ -223,7 +226,7 @@ def needed(apart: float, always: float, t: float) -> int | None:
     Examples
     --------
     >>> needed(1.0, 0.9, 1_000.0), needed(1.0, 2.0, 10_000.0), needed(0.0, 1.0, 10_000.0)
-    (0, 34000, None)
+    (0, 33000, None)
     """
     if abs(apart) > always:
         return 0
@@ -243,7 +246,7 @@ def needed(apart: float, always: float, t: float) -> int | None:
 def against_shares(counts: NDArray[np.int64], shares: F64) -> float:
     """Return evidence that customers are not in arms by their shares: an e-value, 1 on average at any look if they are.
 
-    It is the likelihood under shares unknown around the declared ones (Dirichlet, worth 10,000 customers) by that under the
+    It is the likelihood under shares unknown around the declared ones (Dirichlet, worth 1,000 customers) by that under the
     declared. Above 1,000 something decides who is counted besides the hash: by Ville's inequality that has a chance of
     0.001 over all looks. After Lindon and Malek, "Anytime-valid inference for multinomial count data" (2022).
 
@@ -260,6 +263,6 @@ def against_shares(counts: NDArray[np.int64], shares: F64) -> float:
     >>> against_shares(np.array([9_030, 480, 490]), shares) < 1.0 < 1e6 < against_shares(np.array([9_300, 350, 350]), shares)
     True
     """
-    prior, n = 10_000.0 * shares, float(counts.sum())
+    prior, n = 1_000.0 * shares, float(counts.sum())
     log = gammaln(prior.sum()) - gammaln(prior.sum() + n) + float((gammaln(prior + counts) - gammaln(prior)).sum())
     return math.exp(min(float(log - (counts * np.log(shares)).sum()), 700.0))
