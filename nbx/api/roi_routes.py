@@ -122,7 +122,7 @@ def _followed_ms(follow: str) -> int:
     found = duration_ms(follow)
     if found is None or not LEAST_FOLLOW_MS <= found <= WORD_MS:
         raise Invalid(
-            f"follow must be how long customers are followed, from 1m to 366d, such as 12h or 7d, found {follow[:40]!r}",
+            f"follow must say how long customers are followed, from 1m to 366d, such as 12h, found {follow[:40]!r}",
             field="follow",
             code="duration_invalid",
         )

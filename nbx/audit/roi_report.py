@@ -3,8 +3,8 @@
 All figures are of customers whose time is over (`nbx.audit.roi_tally`), each with everything it had in it, also where
 nothing was shown: arms differ by the hash alone, so a difference is an effect. *Value* is money of acceptances as
 reported, or as the release declared that decided. *Experience* is points at the exchange rate, as charged (loss
-aversion, stakes). *Total* is their sum, and the one metric of which a verdict is told: the more metrics are looked at, the
-more likely is it that one of their sequences errs.
+aversion, stakes). *Total* is their sum, and the one metric of which a verdict is told: the more metrics are looked at,
+the more likely is it that one of their sequences errs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nbx.catalog.time_words import duration, moment
 
 DAY_MS = 86_400_000
 SKEWED = 1_000.0
-"""Evidence against the declared shares from which on a comparison is called doubtful: a false alarm in 1,000 installations."""
+"""Evidence against the shares from which on a comparison is called doubtful: a false alarm in 1,000 installations."""
 PER = ("customer", "decision")
 METRICS = ("total", "value", "experience", "acceptance", "points", "lost", "goals", "visits")
 """Value and experience in money; both apart; acceptances; points; money that negative outcomes cost (less is better);
@@ -66,7 +66,7 @@ class Payback(Struct, frozen=True, kw_only=True):
     """What the difference is worth; amounts of money."""
 
     saved: float
-    """Less lost by negative outcomes than under the reference, over all counted customers of nbx: lift × −1 × customers."""
+    """Less lost by negative outcomes than under the reference, over nbx's counted customers: −lift × customers."""
     saved_low: float | None
     """Ends of the confidence sequence, likewise below."""
     saved_high: float | None
@@ -74,14 +74,15 @@ class Payback(Struct, frozen=True, kw_only=True):
     """Value that nbx's acceptances brought per money that its negative outcomes cost; None when these cost nothing."""
     reference_value_per_loss: float | None
     extra_value_per_loss: float | None
-    """Value gained per additional money of negative experience, against the reference: lift of value / lift of lost. None
-    when nbx costs no more of it: there is nothing to pay back."""
+    """Value gained per money of additional negative experience: lift of value / lift of lost. None while it is not told
+    that nbx costs more of it: there is nothing to pay back."""
     holdout_per_day: float | None
-    """What holding customers out costs a day: lift of total × customers of the holdout met per day. Below 0: it earns."""
+    """What holding out costs a day: lift of total × customers of the holdout met per day. Below 0: it earns."""
     holdout_per_day_low: float | None
     holdout_per_day_high: float | None
     paid_back_days: float | None
-    """Days of nbx's gain that holding out has cost so far: holdout's gain foregone / nbx's gain per day. None without gain."""
+    """Days of nbx's gain that holding out has cost so far: days × customers of the holdout / of nbx. None while nbx is
+    not told to be better."""
 
 
 class Comparison(Struct, frozen=True, kw_only=True):
@@ -275,11 +276,11 @@ def _payback(found: dict[tuple[str, str], Lift], nbx: Arm, other: Arm, days: flo
         saved_high=None if lost.low is None else 0.0 - lost.low * nbx.customers,
         value_per_loss=_ratio(value.first, lost.first),
         reference_value_per_loss=_ratio(value.second, lost.second),
-        extra_value_per_loss=_ratio(value.lift, lost.lift),
+        extra_value_per_loss=_ratio(value.lift, lost.lift) if lost.told == "up" else None,
         holdout_per_day=None if held is None else total.lift * held,
         holdout_per_day_low=None if held is None or total.low is None else total.low * held,
         holdout_per_day_high=None if held is None or total.high is None else total.high * held,
-        paid_back_days=days * other.customers / nbx.customers if days > 0.0 and total.lift > 0.0 else None,
+        paid_back_days=days * other.customers / nbx.customers if days > 0.0 and total.told == "up" else None,
     )
 
 
@@ -288,7 +289,7 @@ def _ratio(value: float | None, lost: float | None) -> float | None:
 
 
 def _with_findings(report: ReturnReport, *, moving: bool) -> ReturnReport:
-    return replace(report, findings=tuple([*_about(report), *_doubts(report, moving=moving)]))
+    return replace(report, findings=(*_about(report), *_doubts(report, moving=moving)))
 
 
 def _about(report: ReturnReport) -> Iterable[str]:
@@ -297,30 +298,33 @@ def _about(report: ReturnReport) -> Iterable[str]:
     where = f" on {report.placement}" if report.placement else ""
     shares = {arm.arm: arm.share for arm in report.arms}
     if not shares["silent"] and not shares["random"]:
-        yield "nobody is held out: give the catalog `holdout: {silent: 0.02, random: 0.02}` and there will be a comparison"
+        yield "nobody is held out: give the catalog `holdout: {silent: 0.02, random: 0.02}` to have a comparison"
     elif not shares["nbx"]:
         yield "everybody is held out: there is nothing of nbx to compare"
     elif not report.decisions:
         yield f"no decision was made{where} in the window: there is nothing to compare"
     elif not report.customers and report.followed:
         yield (
-            f"nobody is counted yet: each of {report.followed:,} customers is followed for {duration(report.follow_ms)}, "
-            f"the first until {moment(report.next_ms // 1000 * 1000)}; a shorter `follow` tells earlier"
+            f"nobody is counted yet: each of {report.followed:,} customers is followed for "
+            f"{duration(report.follow_ms)}, the first until {moment(report.next_ms // 1000 * 1000)}; "
+            "a shorter `follow` tells earlier"
         )
     elif not report.customers:
-        yield f"nobody is counted: {report.other_shares:,} customers were met under other shares, {report.erased:,} erased"
+        left = f"{report.other_shares:,} customers were met under other shares, {report.erased:,} erased"
+        yield f"nobody is counted: {left}"
     else:
         for arm in report.arms:
             if arm.share > 0.0 and not arm.customers:
                 expected = arm.share * report.customers
-                yield f"no customer is in arm {arm.arm} (share {arm.share:.2%}): of {report.customers:,} one expects {expected:,.1f}"
+                there = f"of {report.customers:,} one expects {expected:,.1f}"
+                yield f"no customer is in arm {arm.arm} (share {arm.share:.2%}): {there}"
 
 
 def _doubts(report: ReturnReport, *, moving: bool) -> Iterable[str]:
     """Say what the answer rests on that may not hold."""
     if report.shares_evidence is not None and report.shares_evidence > SKEWED:
         counts = ", ".join(f"{arm.customers:,} {arm.arm} for {arm.share:.2%}" for arm in report.arms)
-        yield f"do not trust the comparison: customers are not in arms by their shares ({counts}); what else chose them?"
+        yield f"do not trust the comparison: customers are not in arms by their shares ({counts}): what chose them?"
     if report.comparisons and moving:
         yield "looking again is safe with a fixed `since`: this one moves with the clock, so each report begins anew"
     if report.comparisons and report.since_ms > report.shares_since_ms + DAY_MS:
@@ -336,4 +340,5 @@ def _doubts(report: ReturnReport, *, moving: bool) -> Iterable[str]:
         yield f"{lost[0]:,} of {lost[1]:,} decisions were degraded: they count, and pull nbx towards the default"
     otherwise = sum(arm.otherwise for arm in report.arms)
     if otherwise:
-        yield f"{otherwise:,} decisions were made as of another arm than the hash's (merges, changed shares): effects are told too small"
+        why = "merges, changed shares"
+        yield f"{otherwise:,} decisions were made as of another arm than the hash's ({why}): effects are told too small"

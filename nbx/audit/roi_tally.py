@@ -1,4 +1,4 @@
-"""What became of customers, each followed for the same time from its first decision: what return on experience rests on.
+"""What became of customers, each followed equally long from its first decision: what return on experience rests on.
 
 A customer is *met* at its first decision of the window, and followed for `follow_ms`. Decisions of that time count,
 with what is known of them `settle_ms` after its end; then the customer is *counted*, and nothing that is told of it
@@ -43,8 +43,8 @@ CAUSES = ("assumption", "information", "execution", "timing", "unknown")
 COLUMNS = (
     "visits", "accepted", "value", "points", "money", *CAUSES, "goals", "goals_awaited", "degraded", "otherwise",
 )  # fmt: skip
-"""Sums per customer: decisions; acceptances and their money; points and what they are worth; what negative outcomes cost, by cause,
-≥ 0; goals reached, and whose outcome is known; degraded decisions; decisions made as of another arm."""
+"""Sums per customer: decisions; acceptances and their money; points and what they are worth; what negative outcomes
+cost, by cause, ≥ 0; goals reached, and whose outcome is known; degraded decisions; decisions made as of another arm."""
 _AT = {name: k for k, name in enumerate(COLUMNS)}
 _NOBODY = CustomerState()
 

@@ -9,13 +9,14 @@ nothing. This one is asymptotic: the Gaussian mixture of Robbins around a mean, 
 for t customers, from Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, "Time-uniform central limit theory and asymptotic
 confidence sequences" (Annals of Statistics 2024; arXiv 2103.06476), theorem 2.2. ρ makes the width least at `TUNED`
 customers. It holds as well for what is asymptotically a mean of t customers, which a difference of two ratios of sums
-is: with y and denominators d (1: a mean per customer), r = Σy / Σd and s² = Σ (y − r d)² / (n − 1) / d̄² in each arm of
-n customers, σ̂² = t (s₁² / n₁ + s₂² / n₂). Arms may be as unequal as they like.
+is: with y and denominators d (1: a mean per customer), r = Σy / Σd and s² = Σ (y − r d)² / (n − 1) / d̄² in each arm
+of n customers, σ̂² = t (s₁² / n₁ + s₂² / n₂). Arms may be as unequal as they like.
 
 Asymptotic is not exact: a variance needs to have been seen. Two things guard it, both found necessary by simulation
-(`tests/statistical/test_roi.py`): no interval is told before the smaller arm may be expected to hold `EVENTS` customers
-that carry the variance, and each arm's variance counts one more such customer than it has, which matters where an arm
-has met none. Both vanish as customers come.
+(`tests/statistical/test_roi.py`). No interval is told before the smaller arm has enough customers for how skewed and
+heavy-tailed all together are (`SKEWED`, `TAILED`): of an acceptance by one customer in a hundred, ten are to be
+expected in it. And each arm's variance counts one more customer that carries variance than it has, which matters where
+an arm has met none. Both vanish as customers come.
 
 The order of customers must be that in which they came, and what is told of one must never change: see
 `nbx.audit.roi_tally`.
@@ -38,12 +39,15 @@ Mask = NDArray[np.bool_]
 
 ALPHA = 0.05
 TUNED = 10_000.0
-"""Customers at which the sequence is narrowest next to an ordinary interval: fixed beforehand, never by what is seen."""
-EVENTS = 10.0
+"""Customers at which the sequence is narrowest next to an ordinary interval: fixed, never by what is seen."""
+SKEWED, TAILED = 10.0, 2.0
+"""Customers of the smaller arm that an interval takes, per squared skewness and per kurtosis of all: what a normal
+approximation is off by goes with skewness / √n, then with kurtosis / n."""
 LEAST = 30
 """Customers of an arm below which no interval is told, whatever they did."""
-_POWERS = ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2), (4, 0), (3, 1), (2, 2), (1, 3), (0, 4))
-"""Exponents of y and d of the sums kept: enough for second and fourth moments around any ratio."""
+_DEGREES = (0, 1, 2, 3, 4)
+_POWERS = tuple([(degree - k, k) for degree in _DEGREES for k in range(degree + 1)])
+"""Exponents of y and d of the sums kept: enough for every moment around any ratio, up to the fourth."""
 
 
 class Path(NamedTuple):
@@ -98,12 +102,12 @@ def rho_squared(alpha: float = ALPHA, tuned: float = TUNED) -> float:
     return float(-lambertw(-(alpha**2) / math.e, -1).real - 1.0) / tuned
 
 
-def boundary(t: F64, alpha: float = ALPHA, tuned: float = TUNED) -> F64:
+def boundary(t: F64 | float, alpha: float = ALPHA, tuned: float = TUNED) -> F64:
     """Return half the width of the sequence for a mean of t customers of variance 1.
 
     Examples
     --------
-    >>> round(float(boundary(np.float64(10_000.0)) * 100.0), 2), round(Z95, 2)
+    >>> round(float(boundary(10_000.0) * 100.0), 2), round(Z95, 2)
     (3.04, 1.96)
     """
     spread = t * rho_squared(alpha, tuned)
@@ -112,12 +116,10 @@ def boundary(t: F64, alpha: float = ALPHA, tuned: float = TUNED) -> F64:
 
 
 def powers(y: F64, d: F64) -> F64:
-    """Return what the sums of an arm are made of, float64[11, n], of float64[n] values and denominators."""
-    squares = {0: np.ones_like(y), 1: y, 2: y * y, 3: y * y * y}
-    squares[4] = squares[2] * squares[2]
-    under = {0: np.ones_like(d), 1: d, 2: d * d, 3: d * d * d}
-    under[4] = under[2] * under[2]
-    return np.stack([squares[j] * under[k] for j, k in _POWERS])
+    """Return what the sums of an arm are made of, float64[15, n], of float64[n] values and denominators."""
+    over = np.cumprod([np.ones_like(y), y, y, y, y], axis=0)
+    under = np.cumprod([np.ones_like(d), d, d, d, d], axis=0)
+    return np.stack([over[j] * under[k] for j, k in _POWERS])
 
 
 def path(first: F64, second: F64) -> Path:
@@ -126,39 +128,34 @@ def path(first: F64, second: F64) -> Path:
     Parameters
     ----------
     first, second
-        float64[11, ...]: at one time or, as cumulated sums, at many.
+        float64[15, ...]: at one time or, as cumulated sums, at many.
     """
     with np.errstate(all="ignore"):  # an arm without customers tells NaN
         ratio = [each[1] / each[2] for each in (first, second)]
         both = first + second
         pooled = both[1] / both[2]
-        around = _second(both, pooled)
-        typical = _fourth(both, pooled) / around
+        around, third, fourth = (_moment(both, pooled, degree) for degree in (2, 3, 4))
+        typical = fourth / around
         """Square of what one that carries variance adds."""
         count = [first[0], second[0]]
         spread = np.zeros_like(pooled)
         for arm, each, n in zip((first, second), ratio, count, strict=True):
             denominator = arm[2] / n
-            spread = spread + (_second(arm, each) + typical) / (n - 1.0) / n / denominator**2
+            spread = spread + (_moment(arm, each, 2) + typical) / (n - 1.0) / n / denominator**2
         total, less = count[0] + count[1], np.minimum(count[0], count[1])
-        known = (around / typical * less / total >= EVENTS) & (less >= LEAST) & (spread > 0.0)
+        takes = np.maximum(SKEWED * total * third**2 / around**3, TAILED * total * fourth / around**2)
+        known = (less >= np.maximum(takes, LEAST)) & (spread > 0.0)
         known &= around > 1e-12 * (np.abs(both[3]) + pooled**2 * both[5])
         always = np.where(known, np.sqrt(total * spread) * boundary(total), np.nan)
         return Path(ratio[0], ratio[1], ratio[0] - ratio[1], always, np.where(known, np.sqrt(spread) * Z95, np.nan))
 
 
-def _second(sums: F64, ratio: F64) -> F64:
-    """Σ (y − ratio d)²."""
-    found: F64 = np.maximum(sums[3] - 2.0 * ratio * sums[4] + ratio**2 * sums[5], 0.0)
-    return found
-
-
-def _fourth(sums: F64, ratio: F64) -> F64:
-    """Σ (y − ratio d)⁴."""
-    found: F64 = np.maximum(
-        sums[6] - 4.0 * ratio * sums[7] + 6.0 * ratio**2 * sums[8] - 4.0 * ratio**3 * sums[9] + ratio**4 * sums[10], 0.0
-    )
-    return found
+def _moment(sums: F64, ratio: F64, degree: int) -> F64:
+    """Σ (y − ratio d)^degree; even ones are never below 0."""
+    first = degree * (degree + 1) // 2
+    terms = [math.comb(degree, k) * (-ratio) ** k * sums[first + k] for k in range(degree + 1)]
+    found: F64 = np.sum(terms, axis=0)
+    return found if degree % 2 else np.maximum(found, 0.0)
 
 
 def running(y: F64, d: F64, first: Mask, second: Mask) -> Path:
@@ -192,16 +189,18 @@ def lift(y: F64, d: F64, first: Mask, second: Mask) -> Lift:
     each = powers(y, d)
     found = path((each * first).sum(axis=1), (each * second).sum(axis=1))
     apart, always, once = _number(found.lift), _number(found.always), _number(found.once)
-    known = apart is not None and always is not None and once is not None
+    if apart is None or always is None or once is None:
+        nothing = dict.fromkeys(("low", "high", "once_low", "once_high"))
+        return Lift(first=one, second=other, lift=apart, more=None, **nothing)
     return Lift(
         first=one,
         second=other,
         lift=apart,
-        low=apart - always if known else None,
-        high=apart + always if known else None,
-        once_low=apart - once if known else None,
-        once_high=apart + once if known else None,
-        more=needed(apart, always, float((first | second).sum())) if known else None,
+        low=apart - always,
+        high=apart + always,
+        once_low=apart - once,
+        once_high=apart + once,
+        more=needed(apart, always, float((first | second).sum())),
     )
 
 
@@ -230,25 +229,26 @@ def needed(apart: float, always: float, t: float) -> int | None:
     """
     if abs(apart) > always:
         return 0
-    spread = always / float(boundary(np.float64(t)))
+    spread = always / float(boundary(t))
     low, high = t, 100.0 * t
-    if spread * float(boundary(np.float64(high))) >= abs(apart):
+    if spread * float(boundary(high)) >= abs(apart):
         return None
     while high - low > 1.0:
         middle = (low + high) / 2.0
-        enough = spread * float(boundary(np.float64(middle))) < abs(apart)
+        enough = spread * float(boundary(middle)) < abs(apart)
         low, high = (low, middle) if enough else (middle, high)
     more = math.ceil(high - t)
-    digits = 10 ** max(len(str(more)) - 2, 0)
+    digits = int(10 ** max(len(str(more)) - 2, 0))
     return math.ceil(more / digits) * digits
 
 
 def against_shares(counts: NDArray[np.int64], shares: F64) -> float:
     """Return evidence that customers are not in arms by their shares: an e-value, 1 on average at any look if they are.
 
-    It is the likelihood under shares unknown around the declared ones (Dirichlet, worth 1,000 customers) by that under the
-    declared. Above 1,000 something decides who is counted besides the hash: by Ville's inequality that has a chance of
-    0.001 over all looks. After Lindon and Malek, "Anytime-valid inference for multinomial count data" (2022).
+    It is the likelihood under shares unknown around the declared ones (Dirichlet, worth 1,000 customers) by that
+    under the declared. Above 1,000 something besides the hash decides who is counted: by Ville's inequality chance alone
+    does that once in 1,000 installations, over all looks. After Lindon and Malek, "Anytime-valid inference for
+    multinomial count data" (2022).
 
     Parameters
     ----------
@@ -260,7 +260,8 @@ def against_shares(counts: NDArray[np.int64], shares: F64) -> float:
     Examples
     --------
     >>> shares = np.array([0.9, 0.05, 0.05])
-    >>> against_shares(np.array([9_030, 480, 490]), shares) < 1.0 < 1e6 < against_shares(np.array([9_300, 350, 350]), shares)
+    >>> fair, skewed = np.array([9_030, 480, 490]), np.array([9_300, 350, 350])
+    >>> against_shares(fair, shares) < 1.0 < 1e6 < against_shares(skewed, shares)
     True
     """
     prior, n = 1_000.0 * shares, float(counts.sum())

@@ -76,6 +76,7 @@ def show_experience(report: ExperienceReport) -> Group:
 
 
 def laid_out(findings: Sequence[str], lines: Iterable[str], tables: Iterable[Table]) -> Group:
+    """Put together a report: lines, what stands out, and the tables that have rows."""
     told = [each for line in lines for each in wrap(line, WIDTH, subsequent_indent="  ")]
     notes = [each for finding in findings for each in wrap(f"! {finding}", WIDTH, subsequent_indent="  ")]
     shown = [table for table in tables if table.row_count]
@@ -378,10 +379,12 @@ def _between(low: float | None, high: float | None, told: Callable[[float], str]
 
 
 def when(at_ms: int) -> str:
+    """Write a time."""
     return f"{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m-%d %H:%M}Z"
 
 
 def rows_of(title: str, names: Sequence[str], numbers: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Return a table of some columns of text, then some of numbers."""
     table = _table(title, *names)
     for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)

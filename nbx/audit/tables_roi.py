@@ -35,9 +35,9 @@ def show_roi(report: ReturnReport) -> Group:
     }
     told = [f"{count:,} {why}" for why, count in left.items() if count]
     counted = f"{report.customers:,} customers counted, each followed for {duration(report.follow_ms)}"
+    begun = f"{report.decisions:,} decisions{where} since {when(report.since_ms)}"
     lines = [
-        f"{report.decisions:,} decisions{where} since {when(report.since_ms)}; {counted} from its first decision; "
-        + f"{report.followed:,} are still followed",
+        f"{begun}; {counted} from its first decision; {report.followed:,} are still followed",
         *(["; ".join(told)] if told else []),
         "total: value + experience in money; lost: what negative outcomes cost, less is better",
     ]

@@ -15,7 +15,7 @@ from tests.reference.lift import slow_lift
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-def world(seed: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def world(seed: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return values, denominators and arms (0, 1, 2: of neither) of some shape."""
     rng = np.random.default_rng(seed)
     d = np.ones(n) if seed % 2 else 1.0 + rng.poisson(2.0, n)
@@ -70,12 +70,12 @@ def test_currency_scales_and_a_constant_for_all_changes_nothing(seed: int, scale
 @given(st.floats(1e-3, 1e3), st.floats(0.0, 1e3), st.integers(60, 10**7))
 def test_so_many_more_customers_do(apart: float, half: float, t: int) -> None:
     more = needed(apart, half, float(t))
-    then = half / float(boundary(np.float64(t)))
+    then = half / float(boundary(t))
     if more is None:
-        assert then * float(boundary(np.float64(100.0 * t))) >= apart
+        assert then * float(boundary(100.0 * t)) >= apart
     else:
         assert more == 0 or half >= apart
-        assert then * float(boundary(np.float64(t + more))) <= apart * (1.0 + 1e-9)
+        assert then * float(boundary(t + more)) <= apart * (1.0 + 1e-9)
 
 
 def test_nothing_is_told_where_nothing_is_known() -> None:

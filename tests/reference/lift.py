@@ -20,8 +20,9 @@ def slow_lift(customers: Sequence[Customer], rho_squared: float) -> tuple[float,
     if sum(apart) == 0.0:
         return None
     typical = sum(each**2 for each in apart) / sum(apart)
-    carriers = sum(apart) / typical
-    if carriers * min(len(arm) for arm in arms) / len(both) < 10.0:
+    sd = math.sqrt(sum(apart) / len(both))
+    skewness, kurtosis = (sum(((y - pooled * d) / sd) ** k for y, d in both) / len(both) for k in (3, 4))
+    if min(len(arm) for arm in arms) < max(10.0 * skewness**2, 2.0 * kurtosis):
         return None
     variance = 0.0
     for arm in arms:

@@ -5,24 +5,23 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-import pytest
 
 from nbx.api.roi_routes import settle_ms
 from nbx.audit.reading import Window
 from nbx.audit.roi_report import Comparison, ReturnReport, return_report
 from nbx.audit.roi_tally import ReturnTally, Terms
 from nbx.decision.warm_up import warm_up
+from nbx.experience.erasure import ErasureService
 from nbx.experience.holdout import Assignment
 from tests.unit.audit.worlds import fold
-from tests.worlds import CATALOG, DAY_MS, NOW_MS, Desk, small_plan
+from tests.worlds import CATALOG, DAY_MS, NOW_MS, PARTITIONS, Desk, run, small_plan
 
 HELD = "\nholdout: {silent: 0.25, random: 0.3}\n"
-CUSTOMERS, FOLLOW_MS, HOUR_MS = 700, DAY_MS, 3_600_000
+CUSTOMERS, FOLLOW_MS = 700, DAY_MS
 ACCEPTS = {"gold_card": 0.5, "travel_card": 0.15, "pay_card": 0.1, "tips": 0.05}
 """What is planted; of the rest half is ignored, and a fifth fails where chance picks badly."""
 FAILS = {"gold_card": 0.02, "travel_card": 0.1, "pay_card": 0.2, "tips": 0.1}
 WORTH = {"gold_card": 60.0, "travel_card": 40.0, "pay_card": 20.0, "tips": 1.0}
-POINTS = {"accepted": 1.0, "failed": -2.0, "ignored": -0.5}
 
 
 class Truth:
@@ -120,17 +119,14 @@ def test_looking_early_tells_of_the_first_customers_only() -> None:
 
 
 def test_who_is_erased_or_merged_meanwhile_is_handled() -> None:
-    import asyncio
-
-    from nbx.experience.erasure import ErasureService
-    from tests.worlds import PARTITIONS
-
-    desk, _ = played()
-    before = report(desk, desk.clock.now_ms())
-    erasures = ErasureService(desk.store, desk.events.merging, lambda: desk.plan, desk.clock, partitions=PARTITIONS)
-    asyncio.run(erasures.erase("roi-5", "test"))
-    asyncio.run(desk.events.merging.merge("roi-6", "roi-7", "test"))
-    after = report(desk, desk.clock.now_ms())
-    assert after.customers == before.customers - 1
-    assert (after.erased, after.merged) == (1, 2)
-    assert pytest.approx(1.0) == sum(arm.share for arm in after.arms)
+    warm_up()
+    desk = Desk(small_plan(CATALOG + HELD))
+    for number in range(12):
+        desk.decide(f"roi-{number}")
+    run(ErasureService(desk.store, lambda: desk.plan, desk.clock, partitions=PARTITIONS).erase("roi-5"))
+    run(desk.events.merging.merge("roi-6", "roi-7", "test"))
+    desk.decide("roi-7")
+    desk.pass_time(3 * DAY_MS)
+    told = report(desk, desk.clock.now_ms())
+    assert (told.customers, told.erased, told.merged) == (11, 1, 2)
+    assert sum(arm.decisions for arm in told.arms) == 12, "the alias's decision is its customer's"

@@ -31,6 +31,11 @@ def heavy(rng: np.random.Generator, n: int) -> tuple[F64, F64]:
     return np.where(rng.random(n) < 0.1, rng.lognormal(3.0, 1.2, n), 0.0), np.ones(n)
 
 
+def both_ways(rng: np.random.Generator, n: int) -> tuple[F64, F64]:
+    """Rarely something good or bad, alike often: no skewness tells how little is known."""
+    return np.where(rng.random(n) < 0.02, rng.choice([-1.0, 1.0], n), 0.0), np.ones(n)
+
+
 def visits(rng: np.random.Generator, n: int) -> tuple[F64, F64]:
     """Acceptances per decision, alike within a customer."""
     d = 1 + rng.poisson(3.0, n)
@@ -75,6 +80,7 @@ def ever_wrong(draw: Draw, share: float, n: int, worlds: int, *, planted: float 
 SMALL: tuple[tuple[Draw, float, int], ...] = (
     (rare, 0.25, 12_000),
     (heavy, 0.25, 12_000),
+    (both_ways, 0.1, 8_000),
     (visits, 0.05, 6_000),
     (losses, 0.05, 6_000),
     (drifting, 0.05, 6_000),
@@ -82,6 +88,7 @@ SMALL: tuple[tuple[Draw, float, int], ...] = (
 LARGE: tuple[tuple[Draw, float, int], ...] = (
     (rare, 0.05, 60_000),
     (heavy, 0.05, 100_000),
+    (both_ways, 0.05, 40_000),
     (visits, 0.02, 40_000),
     (losses, 0.02, 40_000),
     (drifting, 0.05, 40_000),
@@ -92,10 +99,10 @@ LARGE: tuple[tuple[Draw, float, int], ...] = (
 def test_looking_after_every_customer_raises_no_false_alarm(draw: Draw, share: float, n: int) -> None:
     always, once, _, _ = ever_wrong(draw, share, n, 200)
     assert always <= bound(200)
-    assert once > 0.15 or draw is heavy, "the ordinary interval does, that is why there is another"
+    assert once > 0.1 or draw is heavy, "the ordinary interval does, that is why there is another"
 
 
-@pytest.mark.parametrize(("draw", "share", "n"), SMALL[2:4], ids=lambda each: getattr(each, "__name__", str(each)))
+@pytest.mark.parametrize(("draw", "share", "n"), SMALL[3:5], ids=lambda each: getattr(each, "__name__", str(each)))
 def test_what_is_planted_is_covered_at_every_look_and_found(draw: Draw, share: float, n: int) -> None:
     always, _, at_the_end, found = ever_wrong(draw, share, n, 100, planted=0.15, seed=2)
     assert always <= bound(100)
@@ -114,19 +121,24 @@ def test_an_arm_that_never_does_anything_is_told_from_one_that_does() -> None:
 @pytest.mark.nightly
 @pytest.mark.parametrize(("draw", "share", "n"), LARGE, ids=lambda each: getattr(each, "__name__", str(each)))
 def test_long_runs_with_small_holdouts_raise_no_false_alarm(draw: Draw, share: float, n: int) -> None:
-    always, _, _, _ = ever_wrong(draw, share, n, 400, seed=4)
-    assert always <= bound(400)
+    always, _, _, _ = ever_wrong(draw, share, n, 300, seed=4)
+    assert always <= bound(300)
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize(
     ("draw", "share", "n", "planted"),
-    [(rare, 0.05, 60_000, 0.02), (heavy, 0.05, 100_000, 4.0), (visits, 0.02, 40_000, 0.08), (losses, 0.02, 40_000, 0.2)],
+    [
+        (rare, 0.05, 60_000, 0.02),
+        (heavy, 0.05, 200_000, 4.0),
+        (visits, 0.02, 40_000, 0.08),
+        (losses, 0.02, 40_000, 0.2),
+    ],
     ids=lambda each: getattr(each, "__name__", str(each)),
 )
 def test_long_runs_cover_what_is_planted(draw: Draw, share: float, n: int, planted: float) -> None:
-    always, _, _, found = ever_wrong(draw, share, n, 400, planted=planted, seed=5)
-    assert always <= bound(400)
+    always, _, _, found = ever_wrong(draw, share, n, 150, planted=planted, seed=5)
+    assert always <= bound(150)
     assert found >= 0.9
 
 
