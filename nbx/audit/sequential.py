@@ -246,8 +246,8 @@ def against_shares(counts: NDArray[np.int64], shares: F64) -> float:
     """Return evidence that customers are not in arms by their shares: an e-value, 1 on average at any look if they are.
 
     It is the likelihood under shares unknown around the declared ones (Dirichlet, worth 1,000 customers) by that
-    under the declared. Above 1,000 something besides the hash decides who is counted: by Ville's inequality chance alone
-    does that once in 1,000 installations, over all looks. After Lindon and Malek, "Anytime-valid inference for
+    under the declared. Above 1,000 something besides the hash decides who is counted: by Ville's inequality chance
+    alone does that once in 1,000 installations, over all looks. After Lindon and Malek, "Anytime-valid inference for
     multinomial count data" (2022).
 
     Parameters
