@@ -32,6 +32,7 @@ from nbx.api.reports import (
     learning_report,
     policy_report,
 )
+from nbx.api.roi_routes import roi_handler
 from nbx.api.schemas import (
     AliasPost,
     AliasReply,
@@ -222,7 +223,7 @@ def _report_routes(services: Services) -> Router:
         async with turn:
             return await failures_report(services, since, until, placement)
 
-    handlers = [learning, policy, journeys, experience, failures]
+    handlers = [learning, policy, journeys, experience, failures, roi_handler(services, turn)]
     return Router("/v1/reports", route_handlers=handlers, guards=[scope_guard(services)])
 
 

@@ -42,7 +42,7 @@ def show_failures(report: FailuresReport) -> Group:
         _table_of_evidence(report),
         *_tables_of_signals(report.signals),
     ]
-    return _laid_out(report.findings, lines, tables)
+    return laid_out(report.findings, lines, tables)
 
 
 def show_experience(report: ExperienceReport) -> Group:
@@ -63,7 +63,7 @@ def show_experience(report: ExperienceReport) -> Group:
             _table_of_experience(report, by)
             for by in ("overall", "class", "action", "placement", "channel", "segment")
         ),
-        _rows("outcomes", ("outcome",), ("count", "points", "money"),
+        rows_of("outcomes", ("outcome",), ("count", "points", "money"),
               ((each.outcome, f"{each.count:,}", f"{each.points:,.1f}", f"{each.money:,.2f}") for each in report.sums)),
         _table_of_relationship(report),
         _table_of_guards(report),
@@ -72,10 +72,11 @@ def show_experience(report: ExperienceReport) -> Group:
         *_tables_of_parity(report),
         _table_of_comments(report),
     ]  # fmt: skip
-    return _laid_out(report.findings, lines, tables)
+    return laid_out(report.findings, lines, tables)
 
 
-def _laid_out(findings: Sequence[str], lines: Iterable[str], tables: Iterable[Table]) -> Group:
+def laid_out(findings: Sequence[str], lines: Iterable[str], tables: Iterable[Table]) -> Group:
+    """Put together a report: lines, what stands out, and the tables that have rows."""
     told = [each for line in lines for each in wrap(line, WIDTH, subsequent_indent="  ")]
     notes = [each for finding in findings for each in wrap(f"! {finding}", WIDTH, subsequent_indent="  ")]
     shown = [table for table in tables if table.row_count]
@@ -91,7 +92,7 @@ def _bounds(cut: bool, left_out: dict[str, int]) -> list[str]:
 
 
 def _about_halves(split_ms: int) -> list[str]:
-    return [f"trends: before against after {_when(split_ms)}"] if split_ms else []
+    return [f"trends: before against after {when(split_ms)}"] if split_ms else []
 
 
 def _table_of_failures(report: FailuresReport, by: str) -> Table:
@@ -124,7 +125,7 @@ def _table_of_decisions(report: FailuresReport) -> Table:
 
 
 def _table_of_acceptance(report: FailuresReport) -> Table:
-    return _rows(
+    return rows_of(
         "acceptance with causes told apart, against all failures alike",
         ("action",),
         ("answers", "excused", "alike [95 %]", "by cause [95 %]", "difference [95 %]", ""),
@@ -146,7 +147,7 @@ def _table_of_acceptance(report: FailuresReport) -> Table:
 
 
 def _table_of_rules(report: FailuresReport) -> Table:
-    return _rows(
+    return rows_of(
         "how causes were found",
         ("rule", "cause"),
         ("count", "confidence"),
@@ -156,13 +157,13 @@ def _table_of_rules(report: FailuresReport) -> Table:
 
 def _table_of_evidence(report: FailuresReport) -> Table:
     told = ((each.evidence, each.cause, f"{each.count:,}") for each in report.evidence[:ROWS])
-    return _rows("evidence behind causes", ("evidence", "cause"), ("count",), told)
+    return rows_of("evidence behind causes", ("evidence", "cause"), ("count",), told)
 
 
 def _tables_of_signals(signals: Signals) -> list[Table]:
     """Lay out what the learner publishes beside its snapshot: a table per kind, here and nowhere else."""
     return [
-        _rows(
+        rows_of(
             f"`seen` events, as of learner step {signals.step}",
             ("placement", ""),
             ("answers", "with `seen`", "lately", "unanswered", "seen", "lately"),
@@ -180,7 +181,7 @@ def _tables_of_signals(signals: Signals) -> list[Table]:
                 for each in signals.placements
             ),
         ),
-        _rows(
+        rows_of(
             "how placements execute",
             ("placement", ""),
             ("prompts", "failed", "usual", "lately", "points"),
@@ -197,7 +198,7 @@ def _tables_of_signals(signals: Signals) -> list[Table]:
                 for each in signals.execution
             ),
         ),
-        _rows(
+        rows_of(
             "how far features can be trusted",
             ("feature", ""),
             ("used", "wrong", "stale or corrected lately"),
@@ -212,7 +213,7 @@ def _tables_of_signals(signals: Signals) -> list[Table]:
                 for each in signals.features
             ),
         ),
-        _rows(
+        rows_of(
             f"causes as told and as the rules alone gave them{_agreeing(signals.causes.right_ratio)}",
             ("told", "by rules"),
             ("outcomes",),
@@ -232,7 +233,7 @@ def _agreeing(ratio: float | None) -> str:
 def _table_of_experience(report: ExperienceReport, by: str) -> Table:
     title = {"overall": "experience", "segment": "by segment"}.get(by, f"by {by}")
     parts: list[ExperiencePart] = [part for part in report.parts if part.by == by and part.shown][:ROWS]
-    return _rows(
+    return rows_of(
         title,
         ("",),
         ("shown", "points [95 %]", "money", "negative [95 %]", "trend"),
@@ -260,7 +261,7 @@ def _mood(report: ExperienceReport) -> list[str]:
 def _table_of_relationship(report: ExperienceReport) -> Table:
     told = report.relationship
     rows = [("balance", told.balance), ("strain", told.strain)]
-    return _rows(
+    return rows_of(
         "the relationship when it was decided",
         ("",),
         ("decisions", "mean", "5 %", "25 %", "50 %", "75 %", "95 %"),
@@ -276,7 +277,7 @@ def _table_of_guards(report: ExperienceReport) -> Table:
     told = report.relationship
     rows = [(each.reason, each.decisions, f"{each.actions:,}") for each in told.guarded]
     rows += [("balance below the floor", told.below_floor, "")] if told.below_floor.count else []
-    return _rows(
+    return rows_of(
         "what was kept from customers to spare them",
         ("",),
         ("decisions", "of all [95 %]", "actions"),
@@ -297,7 +298,7 @@ def _table_of_threads(report: ExperienceReport) -> Table:
         *(("continued", kind, f"{count:,} decisions", "last touched on another channel")
           for kind, count in report.continued.items()),
     ]  # fmt: skip
-    return _rows("promises, obligations, concerns", ("", "", "", ""), (), rows)
+    return rows_of("promises, obligations, concerns", ("", "", "", ""), (), rows)
 
 
 def _table_of_tensions(report: ExperienceReport) -> Table:
@@ -311,7 +312,7 @@ def _table_of_tensions(report: ExperienceReport) -> Table:
 
 def _tables_of_parity(report: ExperienceReport) -> list[Table]:
     return [
-        _rows(
+        rows_of(
             f"negative experience by {each.feature}",
             ("",),
             ("shown", "negative [95 %]", "points", "to the best off", "p", ""),
@@ -339,7 +340,7 @@ def _table_of_comments(report: ExperienceReport) -> Table:
     table.add_column("", overflow="fold", max_width=46)
     for each in report.comments:
         table.add_row(
-            _when(each.at_ms), each.decision_id[-8:] or "–", escape(f"{each.action or each.type}: {each.text}")
+            when(each.at_ms), each.decision_id[-8:] or "–", escape(f"{each.action or each.type}: {each.text}")
         )
     return table
 
@@ -377,11 +378,13 @@ def _between(low: float | None, high: float | None, told: Callable[[float], str]
     return "" if low is None or high is None else f" [{told(low)}, {told(high)}]"
 
 
-def _when(at_ms: int) -> str:
+def when(at_ms: int) -> str:
+    """Write a time."""
     return f"{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m-%d %H:%M}Z"
 
 
-def _rows(title: str, names: Sequence[str], numbers: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+def rows_of(title: str, names: Sequence[str], numbers: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Return a table of some columns of text, then some of numbers."""
     table = _table(title, *names)
     for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)
