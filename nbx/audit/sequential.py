@@ -187,7 +187,7 @@ def lift(y: F64, d: F64, first: Mask, second: Mask) -> Lift:
     one, other = _ratio(y, d, first), _ratio(y, d, second)
     y, _ = _centred(y, d, first | second)
     each = powers(y, d)
-    found = path((each * first).sum(axis=1), (each * second).sum(axis=1))
+    found = path(each @ first.astype(np.float64), each @ second.astype(np.float64))
     apart, always, once = _number(found.lift), _number(found.always), _number(found.once)
     if apart is None or always is None or once is None:
         nothing = dict.fromkeys(("low", "high", "once_low", "once_high"))
