@@ -207,7 +207,9 @@ def lift(y: F64, d: F64, first: Mask, second: Mask) -> Lift:
 def _centred(y: F64, d: F64, counted: Mask) -> tuple[F64, float]:
     """Take the common ratio out, so that fourth moments keep their digits; lifts are the same."""
     centre = _ratio(y, d, counted) or 0.0
-    return y - centre * d, centre
+    left = y - centre * d
+    rounding = np.abs(left) <= 1e-12 * (np.abs(y) + np.abs(centre * d))  # of customers who are all alike: no variance
+    return np.where(rounding, 0.0, left), centre
 
 
 def _ratio(y: F64, d: F64, of: Mask) -> float | None:
