@@ -83,7 +83,7 @@ DEGRADED_QUEUE = 10_000
 REPORT_ROWS = 100_000
 """Decisions a report keeps in memory, the newest: some 100 MB in the process that answers it."""
 ROI_CUSTOMERS = 200_000
-"""Customers a report on experience's return keeps, those met first: what the sequence rests on may not move. 110 MB."""
+"""Customers a report on experience's return keeps, those met first: a sequence may not lose its beginning. 250 MB."""
 SHADOW_DECISIONS = 20_000
 """Decisions a shadow run replays: with 500 candidates each some 200 MB."""
 ERASED_MS = 86_400_000

@@ -57,7 +57,6 @@ class Life(Struct):
     first_ms: int
     sums: array[float]
     merged: bool = False
-    erased: bool = False
 
 
 class Followed(Struct):
@@ -217,12 +216,11 @@ class ReturnTally:
     def _erase(self, customer_id: str) -> None:
         life = self._lives.pop(customer_id, None)
         if life is not None:
-            life.erased = True
             self.erased += life.arm != PASSED_OVER
 
     def _tell(self, outcome: Outcome | GoalOutcome, told_ms: int) -> None:
         followed = self._followed.get(outcome.decision_id)
-        if followed is None or followed.life.erased or told_ms > self._ends_ms(followed.life):
+        if followed is None or told_ms > self._ends_ms(followed.life):
             return
         revision, added = followed.slots.get(outcome.slot, (-1, ()))
         if outcome.revision <= revision:
@@ -262,6 +260,6 @@ class ReturnTally:
         """Forget decisions of which nothing counts any more."""
         while self._followed:
             followed = self._followed[next(iter(self._followed))]
-            if not followed.life.erased and self._ends_ms(followed.life) + SKEW_MS >= self._last_ms:
+            if self._ends_ms(followed.life) + SKEW_MS >= self._last_ms:
                 break
             self._followed.popitem(last=False)

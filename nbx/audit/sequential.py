@@ -187,7 +187,7 @@ def lift(y: F64, d: F64, first: Mask, second: Mask) -> Lift:
     one, other = _ratio(y, d, first), _ratio(y, d, second)
     y, _ = _centred(y, d, first | second)
     each = powers(y, d)
-    found = path((each * first).sum(axis=1), (each * second).sum(axis=1))
+    found = path(each @ first.astype(np.float64), each @ second.astype(np.float64))
     apart, always, once = _number(found.lift), _number(found.always), _number(found.once)
     if apart is None or always is None or once is None:
         nothing = dict.fromkeys(("low", "high", "once_low", "once_high"))
@@ -207,7 +207,9 @@ def lift(y: F64, d: F64, first: Mask, second: Mask) -> Lift:
 def _centred(y: F64, d: F64, counted: Mask) -> tuple[F64, float]:
     """Take the common ratio out, so that fourth moments keep their digits; lifts are the same."""
     centre = _ratio(y, d, counted) or 0.0
-    return y - centre * d, centre
+    left = y - centre * d
+    rounding = np.abs(left) <= 1e-12 * (np.abs(y) + np.abs(centre * d))  # of customers who are all alike: no variance
+    return np.where(rounding, 0.0, left), centre
 
 
 def _ratio(y: F64, d: F64, of: Mask) -> float | None:

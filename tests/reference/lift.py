@@ -17,8 +17,8 @@ def slow_lift(customers: Sequence[Customer], rho_squared: float) -> tuple[float,
     both = [*arms[0], *arms[1]]
     pooled = _ratio(both)
     apart = [(y - pooled * d) ** 2 for y, d in both]
-    if sum(apart) == 0.0:
-        return None
+    if all(abs(y - pooled * d) <= 1e-12 * (abs(y) + abs(pooled * d)) for y, d in both):
+        return None  # all alike, but for rounding
     typical = sum(each**2 for each in apart) / sum(apart)
     sd = math.sqrt(sum(apart) / len(both))
     skewness, kurtosis = (sum(((y - pooled * d) / sd) ** k for y, d in both) / len(both) for k in (3, 4))
