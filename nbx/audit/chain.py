@@ -23,13 +23,13 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec import structs
 
-from nbx.audit.records import START as START
-from nbx.audit.records import Links, line_of, order_of, read_line
-from nbx.audit.records import Record as Record
-from nbx.audit.records import Span as Span
-from nbx.audit.records import check_record as check_record
-from nbx.audit.records import sealed as sealed
+from nbx.audit.records import START, Links, Record, Span, check_record, line_of, order_of, read_line, sealed
 from nbx.errors import Conflict, Unsupported
+
+__all__ = [
+    "CHAIN", "START", "Chain", "Damaged", "Record", "Span", "check_record", "covering", "file_hash", "read_records",
+    "sealed", "segment_file", "sync_directory",
+]  # fmt: skip
 
 CHAIN: Final = "chain.jsonl"
 
