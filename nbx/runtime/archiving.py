@@ -117,7 +117,6 @@ class Archiver:
         self._most = rows
         self._clock = clock
         self._lock: int | None = None
-        self._size = 0
         self.chain: Chain | None = None
         self.signer: Ed25519PrivateKey | None = None
         self.last: dict[int, str] = {}
@@ -207,8 +206,8 @@ class Archiver:
         chain = self.chain
         if chain is None or chain.head is None:
             raise RuntimeError("the archive is not open")
-        self._size = (self._directory / CHAIN).stat().st_size
-        head = msgspec.json.encode(Head(chain.head.n, chain.hash, self._size))
+        size = (self._directory / CHAIN).stat().st_size
+        head = msgspec.json.encode(Head(chain.head.n, chain.hash, size))
         done = await self._connection.execute(
             "EVAL", _FENCED_SET, 2, LEASE_KEEPER, ARCHIVE_HEAD, self._lease.fence, head, timeout_ms=TIMEOUT_MS
         )
@@ -307,8 +306,6 @@ class Archiver:
 
     def _segment(self, chain: Chain, entries: list[LogEntry]) -> Record:
         """Write a segment's file; returns its record."""
-        if (self._directory / CHAIN).stat().st_size != self._size:
-            raise Damaged(f"{self._directory / CHAIN} was changed by somebody else; run `nbx log verify`")
         number = max(chain.segments, default=0) + 1
         times_ms = [place_of(entry).ms for entry in entries if entry.partition != JOURNAL]
         from_ms, to_ms = (min(times_ms), max(times_ms)) if times_ms else (0, 0)
