@@ -82,6 +82,8 @@ DEGRADED_QUEUE = 10_000
 """Degraded decisions kept in memory until the log is back; more are counted and dropped."""
 REPORT_ROWS = 100_000
 """Decisions a report keeps in memory, the newest: some 100 MB in the process that answers it."""
+VERIFY_ROW_FAULTS = 100
+"""Faulty rows that are told one by one of a segment; of more it is told how many there are."""
 SHADOW_DECISIONS = 20_000
 """Decisions a shadow run replays: with 500 candidates each some 200 MB."""
 ERASED_MS = 86_400_000

@@ -12,7 +12,7 @@ from nbx.audit.chain import CHAIN, Chain, file_hash
 from nbx.audit.segments import ADMIN
 from nbx.features.keys import ARCHIVE_HEAD
 from nbx.runtime.archiving import decode_head
-from tests.archives import PARTITIONS, LogWorld, log_world
+from tests.log_world import PARTITIONS, LogWorld, log_world
 from tests.redis_server import RedisServer
 
 DAY_MS = 86_400_000
