@@ -17,6 +17,7 @@ from nbx.audit.archived import FIRST, LAST, LAST_SEQUENCE, ArchivedLog, Id, afte
 from nbx.errors import Unsupported
 from nbx.features.keys import partition_keys
 from nbx.features.store import Commit, Committed, LogEntry, Store, Timer
+from nbx.limits import ARCHIVE_CACHE_BYTES
 
 TIMEOUT_MS = 5_000.0
 
@@ -30,12 +31,14 @@ class WholeLog:
         Answers everything but what was trimmed.
     directory
         Of the archive; None: there is none, the log is what `store` has.
+    cache_bytes
+        How much of what was read of the archive is kept in memory.
     """
 
-    def __init__(self, store: Store, directory: Path | None) -> None:
+    def __init__(self, store: Store, directory: Path | None, cache_bytes: int = ARCHIVE_CACHE_BYTES) -> None:
         self._store = store
         self._directory = directory
-        self._archive = ArchivedLog(directory) if directory is not None else None
+        self._archive = ArchivedLog(directory, cache_bytes) if directory is not None else None
         self._reading = asyncio.Lock()
         self._marks: dict[int, Id] = {}
         """Partition → an id before which the stream holds nothing that counts: a lower bound, it only grows."""
