@@ -86,7 +86,7 @@ class Archiving:
                 self.archiver.close()
                 continue
             try:
-                await self._turn()
+                await self.turn()
             except Overtaken:
                 log.warning("another keeper has the lease: archiving ends here")
                 self.archiver.close()
@@ -99,7 +99,8 @@ class Archiving:
                 await self._failed(f"{type(error).__name__}: {error}")
         self.archiver.close()
 
-    async def _turn(self) -> None:
+    async def turn(self) -> None:
+        """Look at what waits, and archive and trim when it is due; raises what went wrong."""
         await self._look_at_redis()
         now_ms = self._clock.now_ms()
         lengths = await self._lengths()
