@@ -1,14 +1,15 @@
 """Archives in a child process that is killed when it reaches a line of the code: `python -m tests.archive_victim`.
 
-Reads commands from standard input, one a line: file name, line number and the how-manyth time (`archiving.py 210 1`),
-or `-` to run to the end. Answers with one line: `killed`, `done`, or what went wrong, and, after `-`, the lines passed,
-each as file, function, line and how often.
+Reads commands from standard input, one a line: file name, line number and the how-manyth time (`archiving.py 210 1`);
+`-` to run to the end; or `full` and a size in bytes beyond which no file may grow. Answers with one line: `killed`,
+`done`, or what went wrong, and, after `-`, the lines passed, each as file, function, line and how often.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 import threading
@@ -63,8 +64,12 @@ def kill_at(name: str, line: int, times: int) -> None:
 
 def child(settings: Settings, command: str) -> None:
     """Run one command and end."""
-    name, line, times = command.split() if command != "-" else ("", 0, 0)
-    kill_at(name, int(line), int(times))
+    if command.startswith("full"):
+        size = int(command.split()[1])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    else:
+        name, line, times = command.split() if command != "-" else ("", 0, 0)
+        kill_at(name, int(line), int(times))
     said = "done"
     try:
         asyncio.run(archive(settings))

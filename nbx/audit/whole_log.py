@@ -20,6 +20,8 @@ from nbx.features.store import Commit, Committed, LogEntry, Store, Timer
 from nbx.limits import ARCHIVE_CACHE_BYTES
 
 TIMEOUT_MS = 5_000.0
+ARCHIVE_CODES = frozenset({"segment_damaged", "segment_schema", "chain_damaged", "archive_missing"})
+"""Codes of errors that a restored archive mends."""
 
 
 class WholeLog:
@@ -99,6 +101,14 @@ class WholeLog:
         until = min(after(end), self._marks.get(partition, FIRST))
         return await self._from_archive(partition, until, lambda archive: archive.range(partition, start, end, count))
 
+    async def last_archived(self, partition: int) -> Id | None:
+        """Return the id of a partition's last archived entry; None: there is none."""
+        archive = self._archive
+        if archive is None:
+            return None
+        async with self._reading:
+            return await asyncio.to_thread(archive.last, partition)
+
     async def _from_archive(
         self, partition: int, until: Id, work: Callable[[ArchivedLog], list[LogEntry]]
     ) -> list[LogEntry]:
@@ -108,7 +118,10 @@ class WholeLog:
             archive = self._archive
             if archive is None:
                 raise _missing("no archive is read here")
-            last = archive.last(partition)
+            try:
+                last = archive.last(partition)
+            except OSError as error:
+                raise _missing(str(error)) from error
             if until > FIRST and (last is None or after(last) < until):
                 raise _missing(f"{self._directory} does not reach that far")
             return work(archive)

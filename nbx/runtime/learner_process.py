@@ -27,7 +27,8 @@ import msgspec
 from msgspec import Struct, structs
 
 from nbx.audit.metrics import CHANGES, EXPLORATION, HALF_LIFE, LEARNED, LEARNER_LAG_S, SNAPSHOT
-from nbx.audit.whole_log import WholeLog
+from nbx.audit.segments import JOURNAL as JOURNAL_ROWS
+from nbx.audit.whole_log import ARCHIVE_CODES, WholeLog
 from nbx.bandits import kernels_learning
 from nbx.bandits.clusters import Clustering, ClusteringState
 from nbx.bandits.learner import LearnedSites, Learner
@@ -323,6 +324,11 @@ async def learn(settings: Settings) -> int:
         except Unavailable as error:
             log.warning("learning waits for Redis: %s", error)
             await pause(stop, 0.5)
+        except Unsupported as error:
+            if error.code not in ARCHIVE_CODES:
+                raise
+            log.error("learning waits for the archive: %s", error)
+            await pause(stop, LEASE_MS / 1000)
     try:
         await lease.release()
     except Unavailable:
@@ -332,7 +338,7 @@ async def learn(settings: Settings) -> int:
 
 
 async def _lead(
-    settings: Settings, connection: RedisConnection, store: Store, lease: Lease, stop: asyncio.Event
+    settings: Settings, connection: RedisConnection, store: WholeLog, lease: Lease, stop: asyncio.Event
 ) -> None:
     """Learn while the lease is ours."""
     serving = Serving(store)
@@ -342,6 +348,10 @@ async def _lead(
     if packed is not None:
         state.restore(packed)
     again = await state.redo()
+    if packed is None and not again:
+        # learning anew: steps go on from the last that was told or archived, as no two may have one number
+        archived = await store.last_archived(JOURNAL_ROWS)
+        state.step = max(int(version or 0), archived[1] if archived is not None else 0)
     state.weighing.tell(again=True)
     await state.write_receipts()
     log.info("learner leads from step %d (%d steps done again, %d outcomes)", state.step, again, state.learned)

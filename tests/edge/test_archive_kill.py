@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from nbx.audit.archived import after, parsed
-from nbx.audit.chain import Chain, file_hash
+from nbx.audit.chain import CHAIN, Chain, file_hash
 from tests.log_world import PARTITIONS, LogWorld, log_world
 from tests.redis_server import RedisServer
 from tests.service import ROOT
@@ -148,6 +148,24 @@ def run_storm(redis_url: str, directory: Path, functions: set[str] | None) -> No
 
 def test_a_kill_loses_no_row_and_doubles_none(redis_url: str, tmp_path: Path) -> None:
     run_storm(redis_url, tmp_path / "archive", {"_segment", "append", "_write", "tell_head", "_log"})
+
+
+def test_a_full_disk_loses_no_row_and_doubles_none(redis_url: str, tmp_path: Path) -> None:
+    async def run() -> None:
+        async with log_world(redis_url, tmp_path / "archive") as world:
+            with victim_of(redis_url, world.directory) as victim:
+                await more(world)
+                victim.lines()
+                size = (world.directory / CHAIN).stat().st_size
+                for most in (0, 1_000, size + 10, size + 600):
+                    await more(world)
+                    assert "OSError" in victim.ask(f"full {most}"), most
+                    await compare(world)
+                victim.lines()
+                await compare(world)
+                assert [len(await world.live(p)) for p in range(PARTITIONS)] == [0] * PARTITIONS
+
+    asyncio.run(run())
 
 
 @pytest.mark.nightly
