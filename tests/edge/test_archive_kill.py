@@ -127,7 +127,7 @@ async def storm(world: LogWorld, victim: Victim, kills: list[tuple[Line, int]]) 
 
 
 def run_storm(redis_url: str, directory: Path, functions: set[str] | None) -> None:
-    """Kill at every other line of some functions when it is last reached, or at every line, also when it is first."""
+    """Kill at every third line of some functions when it is last reached, or at every line, also when it is first."""
 
     async def run() -> None:
         async with log_world(redis_url, directory) as world:
@@ -169,5 +169,6 @@ def test_a_full_disk_loses_no_row_and_doubles_none(redis_url: str, tmp_path: Pat
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(1_200)
 def test_a_kill_at_any_line_loses_no_row_and_doubles_none(redis_url: str, tmp_path: Path) -> None:
     run_storm(redis_url, tmp_path / "archive", None)
