@@ -116,7 +116,7 @@ def test_reports_and_timelines_reach_back(service: Running, lives: list[tuple[st
     assert read(service, "/v1/reports/policy", release=1)
     customer, decision_id = lives[0]
     timeline = read(service, f"/v1/customers/{customer}")["timeline"]
-    assert [each["decision_id"] for each in timeline if each["entry"] == "decision"] == [decision_id]
+    assert [each["decision_id"] for each in timeline if each["what"] == "decision"] == [decision_id]
 
 
 def test_the_log_is_exported_from_the_archive(service: Running, lives: list[tuple[str, str]], tmp_path: Any) -> None:

@@ -147,7 +147,7 @@ def run_storm(redis_url: str, directory: Path, functions: set[str] | None) -> No
 
 
 def test_a_kill_loses_no_row_and_doubles_none(redis_url: str, tmp_path: Path) -> None:
-    run_storm(redis_url, tmp_path / "archive", {"_segment", "append", "_write", "tell_head", "_log"})
+    run_storm(redis_url, tmp_path / "archive", {"_segment", "append", "_write", "tell_head", "_log", "trim_to"})
 
 
 def test_a_full_disk_loses_no_row_and_doubles_none(redis_url: str, tmp_path: Path) -> None:
