@@ -294,6 +294,10 @@ class DecisionEntry(Struct, frozen=True, kw_only=True, array_like=True, tag="dec
     after: str = ""
     """Action accepted last before; empty: none."""
     continues: tuple[Continued, ...] = ()
+    release_digest: str = ""
+    """`nbx.catalog.plan.Plan.digest` of the release, so that one that is not the same any more is noticed."""
+    build: str = ""
+    """Fingerprint of the build that decided (`nbx.build`); empty: it did not say."""
 
 
 class EventEntry(Struct, frozen=True, kw_only=True, array_like=True, tag="event"):
@@ -422,6 +426,8 @@ Entry = DecisionEntry | EventEntry | TimerEntry | ProfileEntry | EraseEntry | Me
 AnyOutcome = Outcome | GoalOutcome
 """What teaches a model: `slot` and `revision` tell them apart within a decision."""
 
+_ARRAY16, _FIXSTR, _FIXSTR_LENGTH, _STR8, _STR16 = 0xDC, 0xA0, 0x1F, 0xD9, 0xDA
+"""Of MessagePack: heads of arrays and strings."""
 _ENCODER = msgpack.Encoder()
 _DECODER: msgpack.Decoder[Entry] = msgpack.Decoder(Entry)
 
@@ -445,3 +451,24 @@ def encode_entry(entry: Entry) -> bytes:
 def decode_entry(packed: bytes) -> Entry:
     """Unpack a log entry; `msgspec.DecodeError` when it is none."""
     return _DECODER.decode(packed)
+
+
+def customer_in(packed: bytes) -> bytes:
+    """Return whose a packed entry is, as UTF-8, without unpacking the rest; empty: it is no entry.
+
+    Examples
+    --------
+    >>> customer_in(encode_entry(MovedEntry(customer_id="anna", at_ms=1, release=1, into="bea")))
+    b'anna'
+    """
+    try:
+        at = 3 if packed[0] == _ARRAY16 else 1
+        at += 1 + (packed[at] & _FIXSTR_LENGTH)  # the tag
+        head = packed[at]
+        if head & ~_FIXSTR_LENGTH == _FIXSTR:
+            return packed[at + 1 : at + 1 + (head & _FIXSTR_LENGTH)]
+        size = {_STR8: 1, _STR16: 2}.get(head, 0)
+        length = int.from_bytes(packed[at + 1 : at + 1 + size], "big")
+        return packed[at + 1 + size : at + 1 + size + length]
+    except IndexError:
+        return b""
