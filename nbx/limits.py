@@ -84,6 +84,10 @@ REPORT_ROWS = 100_000
 """Decisions a report keeps in memory, the newest: some 100 MB in the process that answers it."""
 SHADOW_DECISIONS = 20_000
 """Decisions a shadow run replays: with 500 candidates each some 200 MB."""
+REPLAY_ENTRIES = 100_000
+"""Log entries read again for a deep replay over HTTP: some ten seconds of a core; the command line has no bound."""
+REPLAY_S = 120.0
+"""Seconds after which a deep replay over HTTP is given up."""
 ERASED_MS = 86_400_000
 """How long version and time of an erasure are kept under the customer's id: nothing of before is in flight longer."""
 ERASED_SITES_MS = 7 * 86_400_000

@@ -16,7 +16,7 @@ from nbx.decision.messages import DecideReply, DecideRequest, SlotReply
 from nbx.experience.entries import FACTORS, DecisionEntry, GoalRecord, RequestRecord, SlotRecord
 
 
-def decision_entry(
+def decision_entry(  # noqa: PLR0913 - each is told once, by name
     choice: Choice,
     request: DecideRequest,
     decision_id: str,

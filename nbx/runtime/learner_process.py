@@ -40,7 +40,7 @@ from nbx.clock import SystemClock
 from nbx.decision.serving import Serving
 from nbx.decision.warm_up import warm_up
 from nbx.errors import NotReady, Unavailable, Unsupported
-from nbx.experience.entries import AnyOutcome, EraseEntry, Outcome, decode_entry, outcomes_of
+from nbx.experience.entries import AnyOutcome, EraseEntry, Outcome, decode_entry, is_decision, outcomes_of
 from nbx.experience.erasure import encode_receipt, receipt_of
 from nbx.features.builds import note_build
 from nbx.features.connection import RedisConnection
@@ -62,10 +62,6 @@ PAGE = 512
 """Log entries read from a partition per step."""
 IDLE_S = 0.02
 """Wait after a step that found nothing."""
-_DECISION = b"\xa8decision"
-"""Tag of a decision entry as packed: decisions teach nothing and are not even decoded."""
-_TAG_END = 12
-"""It ends within so many bytes, where no other entry's customer id does, were it `decision`."""
 TIMEOUT_MS = 5_000.0
 CHECKPOINT_FORMAT = 2
 
@@ -286,7 +282,7 @@ class LogLearner:
 
     def _lessons(self, entries: Iterable[LogEntry]) -> Iterable[AnyOutcome | EraseEntry]:
         for entry in entries:
-            if _DECISION in entry.payload[:_TAG_END]:
+            if is_decision(entry.payload):  # they teach nothing and are not even decoded
                 continue
             try:
                 decoded = decode_entry(entry.payload)

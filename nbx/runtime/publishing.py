@@ -44,7 +44,15 @@ class Overtaken(Exception):
 
 
 class Publisher:
-    """Writes journal, snapshots and checkpoints, all fenced by the lease; `build` says with each step what learned it."""
+    """Writes journal, snapshots and checkpoints, all fenced by the lease.
+
+    Parameters
+    ----------
+    connection, lease
+        Where to write, and by what right.
+    build
+        Fingerprint of the build that learns: told with each step.
+    """
 
     def __init__(self, connection: RedisConnection, lease: Lease, build: str = "") -> None:
         self._connection = connection

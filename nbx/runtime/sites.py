@@ -133,7 +133,6 @@ class MemorySites:
         while self._kept and next(iter(self._kept.values()))[0] <= self.now_ms:
             self._kept.popitem(last=False)
 
-
     async def tell(self, receipts: Mapping[str, bytes]) -> None:
         """Nobody waits for them: they were told when it happened."""
 

@@ -27,8 +27,8 @@ from nbx.features.connection import RedisConnection
 from nbx.features.keys import LEASE_LEARNER, partition_keys
 from nbx.features.lease import Lease
 from nbx.features.store_redis import RedisStore
-from nbx.runtime.keeper_process import run_due
 from nbx.runtime.journal import RedisJournal
+from nbx.runtime.keeper_process import run_due
 from nbx.runtime.learner_process import LogLearner
 from nbx.runtime.publishing import Publisher
 from tests.redis_server import RedisServer
