@@ -23,6 +23,8 @@ from nbx.experience.entries import DecisionEntry
 EXCUSED: frozenset[Verdict] = frozenset({"release_changed", "code_changed", "library_changed"})
 """Stated changes: what differs for them is no sign of tampering."""
 BEFORE = "it was made before builds were written down"
+_DRAWN_FROM = frozenset({"actions", "candidates", "factors", "policy", "goal", "cluster", "quarantined"})
+"""Fields that the draw follows from, or the model tells."""
 Altered = Literal["record_altered", "log_altered"]
 _ALTERED: dict[Altered, str] = {
     "record_altered": "log, model and release are as they were, and the record says something else",
@@ -72,11 +74,13 @@ def altered_by(entry: DecisionEntry, found: Collection[Difference]) -> Altered:
 
     A record whose draw does not follow from its own factors is altered; so is one of which x alone is another one, or
     nothing that goes into the draw. Else the draw is what it must be, and what it rests on leads elsewhere.
+
+    Later decisions of the customer rest on an altered record too, and may come out otherwise for it.
     """
     if entry.degraded or not replay(entry).same:
         return "record_altered"
     parts = {each.what.partition("[")[0].partition(".")[0] for each in found}
-    if parts & {"actions", "candidates", "factors"}:
+    if parts & _DRAWN_FROM:
         return "log_altered"
     return "log_altered" if "x" in parts and not entry.actions else "record_altered"
 

@@ -102,6 +102,8 @@ class DeepReplay:
         self._plans: dict[int, Plan | None] = {}
         self._changed: dict[int, str] = {}
         """Release → how it is not what it was."""
+        self._agreed: set[int] = set()
+        """Releases that are what some record says: one that says otherwise is odd, and not the release."""
         self._builds: dict[str, Build | None] = {}
         self._learned_by: set[str] = set()
         self._kept: dict[int, _Kept] = {}
@@ -247,7 +249,10 @@ class DeepReplay:
         plan = self._plans[entry.release]
         if isinstance(entry, DecisionEntry) and plan is not None:
             digest = entry.release_digest
-            if digest and digest != plan.digest:
+            if digest == plan.digest:
+                self._agreed.add(entry.release)
+                self._changed.pop(entry.release, None)
+            elif digest and entry.release not in self._agreed:
                 self._changed[entry.release] = f"release {entry.release} is {plan.digest} now, it was {digest}"
 
     def _plan(self, release: int) -> Plan:
@@ -263,21 +268,22 @@ class DeepReplay:
         self._builds |= await noted_builds(self._store, computed_by - self._builds.keys() - {""})
         least, most = self._rebuilder.versions(entry.customer_id)
         found = list(self._compared(entry))
-        missing = ""
-        if not least <= entry.state_version <= most:
-            if found and entry.state_version > most and entry.customer_id not in self._lost:
-                missing = (
+        missing = []
+        if any(each.what == "model" for each in found) and _OF_THE_MODEL not in self._changed:
+            missing.append(self._without_model(entry))
+        lost = entry.customer_id in self._lost or self._plans[entry.release] is None
+        if not least <= entry.state_version <= most and not lost:
+            if found and entry.state_version > most:
+                missing.append(
                     f"{entry.state_version} commits lay behind the customer's state, and the log holds at most {most}: "
                     "it begins too late, or entries were taken out"
                 )
             between = str(least) if least == most else f"{least} to {most}"
             found.append(Difference("state_version", str(entry.state_version), between))
         if not found:
-            grounds = self._grounds(computed_by, missing)
+            grounds = self._grounds(computed_by, "")
             return Replay(entry.decision_id, same=True, differences=(), deep=True, notes=notes(grounds))
-        if any(each.what == "model" for each in found) and _OF_THE_MODEL not in self._changed:
-            missing = missing or self._without_model(entry)
-        grounds = self._grounds(computed_by, missing)
+        grounds = self._grounds(computed_by, "; ".join(missing))
         verdict, why = judge(grounds, altered_by(entry, found))
         told = tuple([structs.replace(each, verdict=verdict, why=why) for each in found])
         return Replay(entry.decision_id, same=False, differences=told, deep=True, notes=notes(grounds))
