@@ -52,12 +52,11 @@ journeys: {start: {steps: {funded: {event: deposit, stakes: 0.5}}}}
 clusters: {features: [age], count: 2, track_weight: 2}
 holdout: {silent: 0.1, random: 0.1}
 budgets:
-  few: {actions: [travel_card, gold_card], units: 14, per: 3650d}
+  few: {actions: [travel_card, gold_card], units: 26, per: 3650d}
 """
 )
-TEXT_2 = TEXT.replace(
-    "  is_mobile:", "  income: {type: number, encode: {log: 1000}, default: 0}\n  is_mobile:"
-).replace("value: 40", "value: 45")
+INCOME = "  income: {type: number, encode: {log: 1000}, default: 0}\n"
+TEXT_2 = TEXT.replace("  is_mobile:", f"{INCOME}  is_mobile:").replace("value: 40", "value: 45")
 CUSTOMERS = tuple(f"c{number}" for number in range(14))
 GONE, ALIAS = "c1", "cookie"
 EVER = 4_000_000_000_000
@@ -160,7 +159,7 @@ class World(Place):
 
     async def _decide(self, customer: str) -> None:
         placement = ("hero", "hero", "desk")[int(self.rng.integers(3))]
-        slots = 1 + int(self.rng.integers(2))
+        slots = 1 + int(self.rng.integers(3 if placement == "hero" else 2))
         context = {"is_mobile": bool(self.rng.integers(2))}
         exclude = ("pay_card",) if self.rng.random() < 0.1 else ()
         request = DecideRequest(

@@ -131,7 +131,7 @@ def test_a_replay_leaves_no_trace(lived: Lived) -> None:
     with Redis.from_url(lived.url) as redis:
 
         def dump() -> dict[bytes, Any]:
-            return {key: (redis.dump(key), redis.pexpiretime(key)) for key in redis.keys()}
+            return {key: (redis.dump(key), redis.pexpiretime(key)) for key in redis.scan_iter()}
 
         before = dump()
         assert len(ask(lived)) > 100
@@ -327,7 +327,7 @@ def test_a_sample_is_drawn_fairly_and_repeats(lived: Lived, untouched: Found) ->
     async def drawn(**how: Any) -> tuple[int, list[str]]:
         async with opened(lived.url) as (_, store):
             found = await draw(store, PARTITIONS, how.get("span", Window(0, 4 * 10**12)), how["sample"], how["seed"])
-            return found.found, [row.entry_id for row in found.rows]
+            return found.found, [f"{row.partition}/{row.entry_id}" for row in found.rows]
 
     whole, all_ids = asyncio.run(drawn(sample=0, seed=0))
     assert whole == len(all_ids) == len(untouched)
