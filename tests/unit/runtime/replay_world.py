@@ -1,13 +1,18 @@
-"""A world whose decisions are made again: customers who live, a learner that is killed, releases, an erasure, a merge."""
+"""A world whose decisions are made again: lively customers, a learner that is killed, releases, an erasure, a merge.
+
+Its clock and its ids follow from a seed, so what happens in it repeats; only Redis has a clock of its own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 from msgspec import structs
 from redis.asyncio import Redis
 
@@ -17,6 +22,7 @@ from nbx.bandits.snapshot import encode
 from nbx.build import Build, current_build
 from nbx.catalog.parse import parse_catalog
 from nbx.catalog.releases import publish
+from nbx.clock import ManualClock
 from nbx.decision.ledger import Ledger
 from nbx.decision.messages import DecideRequest
 from nbx.decision.replay import Replay
@@ -25,6 +31,7 @@ from nbx.decision.serving import Serving
 from nbx.decision.warm_up import warm_up
 from nbx.experience.entries import DecisionEntry, Entry, Event, decode_entry, encode_entry
 from nbx.experience.erasure import ErasureService
+from nbx.experience.service import EventService
 from nbx.features.budget_redis import RedisBudgets
 from nbx.features.builds import note_build
 from nbx.features.connection import RedisConnection
@@ -59,6 +66,7 @@ INCOME = "  income: {type: number, encode: {log: 1000}, default: 0}\n"
 TEXT_2 = TEXT.replace("  is_mobile:", f"{INCOME}  is_mobile:").replace("value: 40", "value: 45")
 CUSTOMERS = tuple(f"c{number}" for number in range(14))
 GONE, ALIAS = "c1", "cookie"
+BEGAN_MS = 1_700_000_000_000
 EVER = 4_000_000_000_000
 
 
@@ -82,9 +90,11 @@ class World(Place):
         self.rounds = rounds
         self.rng = np.random.default_rng(3)
         self.lived = lived
+        self.clock = ManualClock(BEGAN_MS)
         self.decisions = self._service(5_000)
         self.late = self._service(0)
-        self.erasures = ErasureService(store, serving.plan, self.events._clock, partitions=PARTITIONS)
+        self.events = EventService(store, serving.plan, self.clock, partitions=PARTITIONS, dedupe_ms=DAY_MS)
+        self.erasures = ErasureService(store, serving.plan, self.clock, partitions=PARTITIONS)
         self.publisher = Publisher(
             connection, Lease(connection, LEASE_LEARNER, "one", 600_000), current_build().fingerprint
         )
@@ -93,7 +103,7 @@ class World(Place):
         return DecisionService(
             self.store,
             self.serving,
-            self.events._clock,
+            self.clock,
             partitions=PARTITIONS,
             deadline_ms=deadline_ms,
             request_ttl_ms=DAY_MS,
@@ -141,6 +151,7 @@ class World(Place):
         await self.serving.refresh()
 
     async def _something(self) -> None:
+        self.clock.advance(int(self.rng.integers(90_000)))
         customer = str(self.rng.choice([*CUSTOMERS, ALIAS]))
         what = int(self.rng.integers(12))
         if what == 0:
@@ -153,7 +164,7 @@ class World(Place):
             kind = ("page_view", "deposit", "back")[int(self.rng.integers(3))]
             await self._tell(kind, customer_id=customer)
         elif what == 4:
-            await run_due(self.store, self.events, PARTITIONS, EVER)
+            await run_due(self.store, self.events, PARTITIONS, self.clock.now_ms())
         else:
             await self._decide(customer)
 
@@ -196,13 +207,15 @@ async def opened(url: str) -> AsyncIterator[tuple[RedisConnection, RedisStore]]:
 async def make(url: str, rounds: int = ROUNDS) -> Lived:
     """Let a world live; returns what is left of it."""
     warm_up()
-    lived = Lived(url)
+    lived, rng = Lived(url), np.random.default_rng(11)
     async with Redis.from_url(url) as redis:
         await publish(redis, parse_catalog(TEXT), author="t", note="", at_ms=0)
-    async with opened(url) as (connection, store):
-        serving = Serving(store)
-        await serving.refresh()
-        await World(connection, store, serving, lived, rounds).live()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("nbx.ids.secrets", SimpleNamespace(token_hex=lambda size: rng.bytes(size).hex()))
+        async with opened(url) as (connection, store):
+            serving = Serving(store)
+            await serving.refresh()
+            await World(connection, store, serving, lived, rounds).live()
     return lived
 
 
