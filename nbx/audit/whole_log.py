@@ -101,14 +101,6 @@ class WholeLog:
         until = min(after(end), self._marks.get(partition, FIRST))
         return await self._from_archive(partition, until, lambda archive: archive.range(partition, start, end, count))
 
-    async def last_archived(self, partition: int) -> Id | None:
-        """Return the id of a partition's last archived entry; None: there is none."""
-        archive = self._archive
-        if archive is None:
-            return None
-        async with self._reading:
-            return await asyncio.to_thread(archive.last, partition)
-
     async def _from_archive(
         self, partition: int, until: Id, work: Callable[[ArchivedLog], list[LogEntry]]
     ) -> list[LogEntry]:
