@@ -84,11 +84,23 @@ REPORT_ROWS = 100_000
 """Decisions a report keeps in memory, the newest: some 100 MB in the process that answers it."""
 ROI_CUSTOMERS = 200_000
 """Customers a report on experience's return keeps, those met first: a sequence may not lose its beginning. 250 MB."""
+VERIFY_ROW_FAULTS = 100
+"""Faulty rows that are told one by one of a segment; of more it is told how many there are."""
 SHADOW_DECISIONS = 20_000
 """Decisions a shadow run replays: with 500 candidates each some 200 MB."""
+REPLAY_ENTRIES = 100_000
+"""Log entries read again for a deep replay over HTTP: some ten seconds of a core; the command line has no bound."""
+REPLAY_S = 120.0
+"""Seconds after which a deep replay over HTTP is given up."""
 ERASED_MS = 86_400_000
 """How long version and time of an erasure are kept under the customer's id: nothing of before is in flight longer."""
 ERASED_SITES_MS = 7 * 86_400_000
 """How long subtracted sites are kept: so long a learner may be down and yet do the step again with the same result."""
 ERASURE_KEPT_MS = 400 * 86_400_000
 """How long the receipt of an erasure is kept: a year and a month, for whoever has to prove it."""
+ARCHIVE_BYTES = 64 << 20
+"""Bytes of log in one segment of the archive: what the keeper has in memory, three times over, while it writes one."""
+ARCHIVE_CACHE_BYTES = 64 << 20
+"""Bytes of archived log that a process keeps unpacked: reports read all partitions side by side."""
+ADMIN_KEPT = 10_000
+"""Entries of the admin trail that stay in Redis: more than anyone pages through."""

@@ -13,6 +13,8 @@ from nbx.api.auth import KeyRing, list_keys
 from nbx.api.tracing import Tracing
 from nbx.audit.metrics import observe_outcome
 from nbx.audit.slow_decisions import SlowDecisions
+from nbx.audit.whole_log import WholeLog
+from nbx.build import current_build
 from nbx.clock import Clock, SystemClock
 from nbx.decision.ledger import Ledger
 from nbx.decision.recovery import recover
@@ -24,6 +26,7 @@ from nbx.experience.entries import DecisionEntry
 from nbx.experience.erasure import ErasureService
 from nbx.experience.service import EventService
 from nbx.features.budget_redis import RedisBudgets
+from nbx.features.builds import note_build
 from nbx.features.connection import RedisConnection
 from nbx.features.keys import KEYS_VERSION
 from nbx.features.store_redis import RedisStore
@@ -42,7 +45,8 @@ class Services:
     settings: Settings
     clock: Clock
     connection: RedisConnection
-    store: RedisStore
+    store: WholeLog
+    """For all that reads the log; deciding and recording go to Redis itself."""
     serving: Serving
     budgets: RedisBudgets
     ledger: Ledger
@@ -98,6 +102,7 @@ class Services:
                     self.begun = True
                 if not self.connected:
                     await check_partitions(self.connection, self.settings.partitions)
+                    await note_build(self.connection, current_build(), "nbx api", self.clock.now_ms())
                     self.connected = True
                 await self.refresh()
                 await recover(self.decisions, self.events)
@@ -130,6 +135,7 @@ def wire(settings: Settings) -> Services:
     clock = SystemClock()
     connection = RedisConnection(settings.effective_redis_url)
     store = RedisStore(connection)
+    whole = WholeLog(store, settings.archive_path)
     serving = Serving(store)
     budgets = RedisBudgets(connection)
     ledger = Ledger(budgets, settings.partitions)
@@ -140,7 +146,7 @@ def wire(settings: Settings) -> Services:
         settings=settings,
         clock=clock,
         connection=connection,
-        store=store,
+        store=whole,
         serving=serving,
         budgets=budgets,
         ledger=ledger,
@@ -154,6 +160,7 @@ def wire(settings: Settings) -> Services:
             salt=settings.salt,
             observe=_observer(slow, tracing),
             ledger=ledger,
+            build=current_build().fingerprint,
         ),
         events=EventService(
             store,
@@ -164,7 +171,7 @@ def wire(settings: Settings) -> Services:
             observe=observe_outcome,
             salt=settings.salt,
         ),
-        erasures=ErasureService(store, serving.plan, clock, partitions=settings.partitions),
+        erasures=ErasureService(whole, serving.plan, clock, partitions=settings.partitions),
         tracing=tracing,
         keys=KeyRing(None, is_open=settings.auth == "off"),
         admin=Redis.from_url(settings.effective_redis_url),

@@ -47,6 +47,11 @@ class PartitionKeys(NamedTuple):
         """Receipt of an erasure."""
         return f"{self.prefix}x:{erasure_id}"
 
+    @property
+    def first(self) -> str:
+        """Log id before which the partition's stream was trimmed."""
+        return f"{self.prefix}first"
+
     def spending(self, lease: str) -> str:
         """What the partition's decisions took from a lease of a budget; `c` before the number: it is closed."""
         return f"{self.prefix}b:{lease}"
@@ -68,13 +73,15 @@ CATALOG_HISTORY = "nbx:catalog:history"
 CATALOG_DRAFTS = "nbx:catalog:drafts"
 """Sorted set: ids of drafts by when they were made, epoch milliseconds."""
 ADMIN_LOG = "nbx:admin:log"
-"""Stream: who changed what; never trimmed."""
+"""Stream: who changed what; the latest 10,000 stay when it is trimmed behind the archive."""
 MODEL_VERSION = "nbx:model:version"
 """Version of the published snapshot: small, so that workers may poll it."""
 MODEL_SNAPSHOT = "nbx:model:snapshot"
 MODEL_SIGNALS = "nbx:model:signals"
 """JSON: how the `seen` events of each placement are, as of the snapshot."""
 MODEL_CHECKPOINT = "nbx:model:checkpoint"
+MODEL_REACHED = "nbx:model:reached"
+"""Step and log offsets of the checkpoint, beside it: what a learner that was killed needs no more."""
 MODEL_JOURNAL = "nbx:model:journal"
 """Stream: one entry per learner step with the log offsets it covers; what makes a model a fold of the log."""
 KEYS_VERSION = "nbx:keys:version"
@@ -84,11 +91,18 @@ KEYS = "nbx:keys:all"
 OWN_SIGNER = "nbx:own:signer"
 """What links to customers' own views are signed with."""
 ARCHIVE_HEAD = "nbx:archive:head"
-"""JSON: number and hash of the newest record of the archive's chain, so that one cut short at its end is noticed."""
+"""JSON: number, hash and end in bytes of the newest record of the archive's chain: one cut short is noticed."""
 ARCHIVE_SIGNER = "nbx:archive:signer"
 """Ed25519 key, 32 bytes, that rewrites of the archive and exported heads are signed with."""
+ARCHIVE_FAULT = "nbx:archive:fault"
+"""Why the keeper cannot write the archive; gone once it can."""
 LEASE_LEARNER = "nbx:lease:learner"
 LEASE_KEEPER = "nbx:lease:keeper"
+
+
+def build_key(fingerprint: str) -> str:
+    """Key of what a build is made of: JSON, written once."""
+    return f"nbx:meta:build:{fingerprint}"
 
 
 def release_key(number: int) -> str:
