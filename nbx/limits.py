@@ -82,6 +82,8 @@ DEGRADED_QUEUE = 10_000
 """Degraded decisions kept in memory until the log is back; more are counted and dropped."""
 REPORT_ROWS = 100_000
 """Decisions a report keeps in memory, the newest: some 100 MB in the process that answers it."""
+EXPLAIN_ENTRIES = 50_000
+"""Log entries of one partition read for one explanation, backwards from the decision: a second and a half."""
 SHADOW_DECISIONS = 20_000
 """Decisions a shadow run replays: with 500 candidates each some 200 MB."""
 ERASED_MS = 86_400_000

@@ -20,6 +20,7 @@ from nbx.api.access import caller, scope_guard
 from nbx.api.catalog_routes import catalog_routes
 from nbx.api.console_routes import console_routes
 from nbx.api.errors import PROBLEM_TYPE, UNREADABLE, from_decode, problem
+from nbx.api.explain_routes import explain_handlers
 from nbx.api.messages import BatchItem, Fault, InteractionReply, InteractionRequest, Problem, ProfilePatch
 from nbx.api.own_routes import own_routes
 from nbx.api.plane import DataPlane
@@ -50,7 +51,6 @@ from nbx.audit.learning import LearningReport
 from nbx.audit.metrics import ERRORS, exposition
 from nbx.audit.policy_report import PolicyReport
 from nbx.catalog.parse import CatalogFaults
-from nbx.decision.explain import Explanation, explain
 from nbx.decision.messages import DecideReply, DecideRequest
 from nbx.decision.replay import Replay, replay
 from nbx.errors import NbxError, NotReady
@@ -115,10 +115,6 @@ def _decision_routes(services: Services, plane: DataPlane) -> Router:
     async def decision(decision_id: str) -> DecisionReport:
         return await decision_report(services, decision_id)
 
-    @get("/decisions/{decision_id:str}/explanation", opt={"scope": "audit"}, summary="Why this, why not that")
-    async def explanation(decision_id: str) -> Explanation:
-        return explain(await find_decision(store, decision_id, partitions), full=True)
-
     @get("/decisions/{decision_id:str}/replay", opt={"scope": "audit"}, summary="Recompute a decision from its record")
     async def replayed(decision_id: str) -> Replay:
         return replay(await find_decision(store, decision_id, partitions))
@@ -153,7 +149,7 @@ def _decision_routes(services: Services, plane: DataPlane) -> Router:
             record,
             interact,
             decision,
-            explanation,
+            *explain_handlers(services),
             replayed,
             budgets,
             customer,
