@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,7 +15,7 @@ WhyNot = Annotated[str, typer.Option("--why-not", metavar="ACTION", help="Why no
 
 def decisions_explain(decision_id: str, why_not: WhyNot = "", as_json: AsJson = False, url: Url = "") -> None:
     """Say why this, and why not that."""
-    query = {"action": why_not} if why_not else {}
+    query: dict[str, Any] = {"action": why_not} if why_not else {}
     explanation = client_of(url, EXPLAIN_S).call("GET", f"/v1/decisions/{decision_id}/explanation", **query)
     if as_json:
         show(explanation)

@@ -48,6 +48,7 @@ def seen_again(asked: Again) -> Seen:
     facts, plan = facts_of(asked), asked.plan
     placement = plan.placements[asked.request.placement]
     values = {f"{_root(feature)}.{feature.name}": facts.values[feature.name] for feature in plan.catalog.features}
+    values |= {"request.placement": placement.placement.name, "request.channel": placement.placement.channel}
     values |= {f"relationship.{name}": value for name, value in facts.relationship.items()}
     for root, named in condition_values(placement, facts).items():
         values |= {f"{root}.{name}": value for name, value in named.items()}

@@ -24,7 +24,7 @@ from nbx.decision.choice import Choice
 from nbx.decision.contributions import feature_words, value_words
 from nbx.decision.held import Held, held_again
 from nbx.decision.messages import DecideRequest
-from nbx.decision.seen import seen_again
+from nbx.decision.seen import facts_of, seen_again
 from nbx.decision.what_if import (
     CONSENT,
     EXCLUDE,
@@ -99,6 +99,8 @@ class _Found(NamedTuple):
     cut: bool
 
 
+_PURPOSES = {"personalise": "personalisation"}
+_WHOSE = {"customer": " (the customer's own choice)", "request": " (of the request)"}
 Search = Generator[None, None, _Found]
 
 
@@ -213,7 +215,7 @@ class _Asked:
         asked, numbers = self._asked, {*self._needed, *(number for each in self._options for number in each)}
         conditions = [asked.plan.conditions[number] for number in sorted(numbers)]
         personal = not asked.entry.personalised and not numbers.isdisjoint(asked.plan.personal)
-        contact = self._position in self._placement.consenting and not _may_contact(asked)
+        contact = self._position in self._placement.consenting and not facts_of(asked).may_contact
         found = consents(asked, personal=personal, contact=contact)
         if self._action in asked.request.exclude:
             found.append(exclusion(self._action))
@@ -302,10 +304,6 @@ class _Asked:
         return chance > 0.0 and chance >= float(choice.slate.probability.max())
 
 
-def _may_contact(asked: Again) -> bool:
-    return all(each.reason != "no_consent" for each in asked.entry.removed)
-
-
 def _consented(asked: Again) -> Steps:
     (consent,) = consents(asked, personal=True, contact=False)
     return (Step(consent, consent.spans[0]),)
@@ -355,29 +353,28 @@ def _thing(step: Step, span: Spans | None) -> Thing:
     variable, value = step.variable, step.span.value
     root, _, name = variable.path.partition(".")
     if root == CONSENT:
-        words = f"the customer agrees to {name.replace(':', ' on ')}"
+        words = f"the customer's agreement to {_PURPOSES.get(name, name.replace(':', ' on '))}"
     elif root == EXCLUDE:
-        words = f"the caller does not leave {name} out"
+        words = f"no wish of the caller to leave {name} out"
     else:
         would_be = value_words(value) if span is None else str(span)
-        words = f"{feature_words(variable.path, None)} is {would_be} (it was {value_words(variable.now)})"
+        words = f"{feature_words(variable.path, None)} {would_be} instead of {value_words(variable.now)}"
+        words += _WHOSE.get(variable.whose, "")
     return Thing(what=variable.path, whose=variable.whose, was=variable.now, would_be=value, words=words)
 
 
 def _change_words(action: str, things: Sequence[Thing], held: Held | None, chance: float, *, shown: bool) -> str:
     when = " and ".join(thing.words for thing in things)
     if held is not None:
-        return f"if {when}, {action} meets its rules, but {held.words}"
-    if shown:
-        return f"if {when}, {action} is shown (chance {chance:.1%})"
-    return f"if {when}, {action} is allowed, with a chance of {chance:.1%}"
+        return f"with {when}, {action} meets its rules, but {held.words}"
+    return f"with {when}, {action} is {'shown' if shown else 'allowed'} (chance {chance:.1%})"
 
 
 def _words(action: str, changes: Sequence[Change], options: Sequence[Variable], found: _Found) -> str:
     if changes:
         return "; or ".join(change.words for change in changes)
     if not options:
-        return f"nothing that could have been otherwise decides about {action}"
+        return f"nothing that the customer chooses, and no condition, would have shown {action}"
     names = ", ".join(feature_words(each.path, None) for each in options)
     more = " There was more to try." if found.cut else ""
     return f"nothing found within {found.tries} tries of {names}.{more}"

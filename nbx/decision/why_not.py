@@ -219,15 +219,17 @@ def _owners(plan: Plan, action: Action, placement: str) -> Iterator[tuple[str, G
 
 
 def _failed(basis: Basis, action: Action) -> Iterator[ConditionSeen]:
-    """Yield every condition that did not hold, asked again; layer by layer."""
-    owners = list(_owners(basis.plan, action, basis.entry.request.placement))
-    for layer in LAYERS:
-        for path, owner in owners:
-            source: str = getattr(owner, layer)
-            if source:
-                seen = _seen(basis, f"{path}.{layer}", layer, source)
-                if seen is not None:
-                    yield seen
+    """Yield every condition that did not hold, asked again, layer by layer; of treatments only where none would do."""
+    failed: dict[str, list[ConditionSeen]] = {}
+    for path, owner in _owners(basis.plan, action, basis.entry.request.placement):
+        found = (
+            _seen(basis, f"{path}.{layer}", layer, source) for layer in LAYERS if (source := getattr(owner, layer))
+        )
+        failed[path] = [each for each in found if each is not None]
+    treatments = {path for path in failed if ".treatments." in path}
+    is_open = any(not failed[path] for path in treatments)
+    told = [each for path, found in failed.items() if not (is_open and path in treatments) for each in found]
+    yield from sorted(told, key=lambda each: [*LAYERS].index(each.layer))
 
 
 def _told_failed(basis: Basis, action: Action, removed: Removed) -> Iterator[ConditionSeen]:
