@@ -4,8 +4,9 @@ Without a question about one action the record and the served model are enough. 
 the customer as it was: the log is read backwards from the decision, only in the customer's partition, until the
 customer's beginning or `limits.EXPLAIN_ENTRIES`, and folded again (`nbx.audit.rebuilding`). Nothing is ever written.
 
-A thread that computes holds the interpreter for 5 ms before others get it, as long as a decision takes. So such work is
-done in steps of a few tries, one explanation at a time, and the thread rests between them for longer than it worked.
+A thread that computes holds the interpreter for 5 ms before others get it, longer than a decision takes. So such work
+is done in steps of a few tries, one explanation at a time, and the thread rests after each for longer than it worked.
+What needs no customer takes 2 ms in all, and is done on the event loop, in steps too.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from nbx.audit.reading import erased_by
 from nbx.audit.rebuilding import Rebuilder
 from nbx.bandits.snapshot import BoundModel
 from nbx.catalog.plan import Plan
-from nbx.decision.explained import Customer, Doubt, Explained, Known, explained, finished
+from nbx.decision.explained import Customer, Doubt, Explained, Known, explained
 from nbx.decision.why_not import Places
 from nbx.errors import NotReady, Unavailable
 from nbx.experience.entries import DecisionEntry, Entry, decode_entry
@@ -41,7 +42,7 @@ REST = 2.0
 LEAST_REST_S = 0.001
 WAITING = 64
 """Explanations that wait for their turn; more are refused."""
-_FIRST_LOOK_MS = 600_000
+_FIRST_LOOK_MS = 10_000
 _STEP = 4
 """Entries folded between two rests."""
 TIMEOUT_MS = 2_000.0
@@ -73,6 +74,8 @@ class Explainer:
         Gives the snapshot in force, bound to a plan.
     places_of
         Gives where the conditions of a release stand in its file; empty where that is not known.
+    most
+        Log entries read for one explanation at most.
     """
 
     def __init__(
@@ -82,9 +85,12 @@ class Explainer:
         plan_of: Callable[[int], Awaitable[Plan]],
         model_for: Callable[[Plan], Awaitable[BoundModel]],
         places_of: Callable[[Plan], Awaitable[Places]],
+        *,
+        most: int = EXPLAIN_ENTRIES,
     ) -> None:
         self._store, self._partitions = store, partitions
         self._plan_of, self._model_for, self._places_of = plan_of, model_for, places_of
+        self._most = most
         self._light, self._heavy = _Lane(), _Lane()
 
     async def explain(self, decision_id: str, action: str = "") -> Explained:
@@ -111,10 +117,7 @@ class Explainer:
             model = await self._model_for(plan) if plan is not None else None
             if not action:
                 doubt: Doubt = await self._forgotten(entry) or ("degraded" if entry.degraded else "not_needed")
-                began = time.perf_counter()
-                found = finished(explained(Known(entry, plan, model, Customer(None, doubt))))
-                await asyncio.sleep(REST * (time.perf_counter() - began))
-                return found
+                return await _between(explained(Known(entry, plan, model, Customer(None, doubt))))
             places = await self._places_of(plan) if plan is not None else {}
             customer = await self._customer(located, plan)
             work = explained(Known(entry, plan, model, customer, places), action[: NAME_LENGTH + 1])
@@ -141,7 +144,7 @@ class Explainer:
         doubt: Doubt = await self._forgotten(entry) or ("degraded" if entry.degraded else "")
         if plan is None or doubt:
             return Customer(None, doubt or "release_missing")
-        past = await read_past(self._store, located)
+        past = await read_past(self._store, located, self._most)
         plans = {entry.release: plan}
         try:
             for number in {each.release for each in past.entries} - plans.keys():
@@ -151,7 +154,7 @@ class Explainer:
         return await asyncio.to_thread(_paced, _rebuilt(entry, past, plans))
 
 
-async def read_past(store: Store, located: Located, most: int = EXPLAIN_ENTRIES) -> Past:
+async def read_past(store: Store, located: Located, most: int) -> Past:
     """Read a customer's entries before a decision, backwards, each look twice as far as the one before.
 
     Parameters
@@ -223,6 +226,18 @@ def _rebuilt(entry: DecisionEntry, past: Past, plans: dict[int, Plan]) -> Genera
     if rebuilt.doubt:
         return Customer(None, "log_too_long" if past.cut else rebuilt.doubt, past.read)
     return Customer(rebuilt.state, "", past.read)
+
+
+async def _between(work: Generator[None, None, T]) -> T:
+    """Run a generator to its end on the event loop, between whatever else it has to do."""
+    while True:
+        began = time.perf_counter()
+        try:
+            next(work)
+        except StopIteration as end:
+            found: T = end.value
+            return found
+        await asyncio.sleep(REST * (time.perf_counter() - began))
 
 
 def _paced(work: Generator[None, None, T]) -> T:

@@ -6,7 +6,7 @@ Pure: what the log and the model gave is passed in (`nbx.audit.explaining` reads
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from nbx.bandits.snapshot import BoundModel
@@ -91,7 +91,7 @@ class Known(NamedTuple):
 
 
 def explained(known: Known, action: str = "") -> Generator[None, None, Explained]:
-    """Explain a decision; a generator that rests while it looks for the smallest change (`finished` runs it).
+    """Explain a decision, in steps between which who runs it may rest; `smallest_change.finished` runs it at once.
 
     Parameters
     ----------
@@ -108,6 +108,7 @@ def explained(known: Known, action: str = "") -> Generator[None, None, Explained
     entry, plan, doubt = known.entry, known.plan, known.customer.doubt
     erased = doubt == "erased"
     short = explain(entry, full=True)
+    yield
     asked, seen = None, Seen({}, RECORD)
     if plan is not None and entry.request.placement in plan.placements and not erased:
         seen = seen_in_record(entry, plan)
@@ -118,9 +119,13 @@ def explained(known: Known, action: str = "") -> Generator[None, None, Explained
                 seen = seen_again(asked)
             else:
                 asked, doubt = None, "rules_differ"
-    views = slot_views(entry)
-    parts = tuple(_contributions(known, seen, views, action)) if not erased else ()
     yield
+    views, priced = slot_views(entry), worths(entry)
+    yield
+    parts: list[Contributions] = []
+    for each in () if erased else _contributions(known, seen, views, action):
+        parts.append(each)
+        yield
     answer = None
     if action and plan is None:
         raise Unknown(
@@ -147,25 +152,15 @@ def explained(known: Known, action: str = "") -> Generator[None, None, Explained
         holdout=entry.holdout,
         degraded=entry.degraded,
         slots=views,
-        worth=worths(entry),
+        worth=priced,
         weights=weights,
-        contributions=parts,
+        contributions=tuple(parts),
         values_from="rebuilt" if asked is not None else "record",
         doubt=doubt,
         entries_read=known.customer.entries_read,
         why_not=answer,
-        told=tuple(_told(entry, plan, views, parts, doubt, answer)),
+        told=tuple(_told(known, priced, views, parts, doubt, answer)),
     )
-
-
-def finished(work: Generator[None, None, Explained]) -> Explained:
-    """Run an explanation to its end."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            found: Explained = end.value
-            return found
 
 
 def _contributions(known: Known, seen: Seen, views: tuple[SlotView, ...], action: str) -> Iterator[Contributions]:
@@ -180,23 +175,24 @@ def _contributions(known: Known, seen: Seen, views: tuple[SlotView, ...], action
 
 
 def _told(
-    entry: DecisionEntry,
-    plan: Plan | None,
-    views: tuple[SlotView, ...],
-    parts: tuple[Contributions, ...],
+    known: Known,
+    priced: Sequence[Worth],
+    views: Sequence[SlotView],
+    parts: Sequence[Contributions],
     doubt: Doubt,
     answer: WhyNot | None,
 ) -> Iterator[str]:
+    entry = known.entry
     if answer is not None:
         yield from answer.words
     else:
-        by_action = {each.action: each for each in worths(entry)}
+        by_action = {each.action: each for each in priced}
         for view in views:
             yield _slot_words(view, by_action.get(view.action), by_action.get(view.best), len(entry.actions))
         for each in parts:
             if any(view.action == each.action for view in views):
                 yield from (f"{each.action}: {words}" for words in each.words)
-        yield from reasons_in_words(entry, plan)
+        yield from reasons_in_words(entry, known.plan)
     other = next((each.weights for each in parts if each.weights != AS_DECIDED), "")
     if other and answer is None:
         yield (

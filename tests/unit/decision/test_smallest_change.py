@@ -15,7 +15,7 @@ from nbx.catalog.model import REASONS
 from nbx.catalog.plan import Plan
 from nbx.decision.again import Again
 from nbx.decision.seen import seen_again
-from nbx.decision.smallest_change import THINGS, Change, SmallestChange, run, smallest_change
+from nbx.decision.smallest_change import THINGS, Change, SmallestChange, finished, smallest_change
 from nbx.decision.why_not import Basis, WhyNot, why_not
 from nbx.errors import Unknown
 from nbx.experience.entries import Removed
@@ -159,7 +159,7 @@ def test_the_smallest_change_is_proved_minimal_and_as_small_as_a_twin_finds(
     again = asked_of(plan, world)
     if "a0" in again.entry.actions:
         return
-    found = run(smallest_change(again, "a0"))
+    found = finished(smallest_change(again, "a0"))
     for change in found.changes:
         assert change.outcome in ("shown", "candidate")
         assert is_candidate(plan, made_so(world, change)), change
@@ -193,7 +193,7 @@ ONE: dict[str, object] = {
 
 def smallest(written: dict[str, object], world: dict[str, Value] | None = None, **more: object) -> SmallestChange:
     plan = unchecked_plan(catalog_of(written))
-    return run(smallest_change(asked_of(plan, full(world or {}), **more), "a0"))
+    return finished(smallest_change(asked_of(plan, full(world or {}), **more), "a0"))
 
 
 def test_a_threshold_is_told_with_all_of_its_span() -> None:
@@ -222,7 +222,7 @@ def test_consent_and_the_callers_wish_are_part_of_a_change() -> None:
     plan = unchecked_plan(catalog_of(ONE))
     state, _ = state_of({"age": 70.0})
     state.consent = {"contact": Consent(False, 1), "personalise": Consent(False, 1)}
-    (change,) = run(smallest_change(asked(plan, prior_model(plan), state, "web", exclude=("a0",)), "a0")).changes
+    (change,) = finished(smallest_change(asked(plan, prior_model(plan), state, "web", exclude=("a0",)), "a0")).changes
     assert {thing.what for thing in change.things} == {"exclude.a0", "consent.contact:web", "consent.personalise"}
 
 
@@ -231,13 +231,13 @@ def test_what_protects_the_customer_is_never_a_thing_to_change() -> None:
     state, _ = state_of({})
     state.pauses = {"a0": Pause(NOW_MS + DAY_MS, "declined", "x/0")}
     again = asked(plan, prior_model(plan), state, "web")
-    (change,) = run(smallest_change(again, "a0")).changes
+    (change,) = finished(smallest_change(again, "a0")).changes
     assert change.outcome == "held"
     assert change.held is not None
     assert (change.held.reason, change.held.until_ms) == ("paused", NOW_MS + DAY_MS)
     assert [thing.what for thing in change.things] == ["customer.age"]
     state.profile["age"] = ProfileValue(70.0, 1)
-    paused = run(smallest_change(asked(plan, prior_model(plan), state, "web"), "a0"))
+    paused = finished(smallest_change(asked(plan, prior_model(plan), state, "web"), "a0"))
     assert paused.changes == ()
     assert paused.tries == 0
 
@@ -258,7 +258,7 @@ def test_a_candidate_that_was_not_drawn_is_made_the_likeliest() -> None:
         again = asked(plan, learned_model(plan, seed), CustomerState(), "web")
         drawn = again.entry.slots[0].action
         other = {"a0": "a1", "a1": "a0"}.get(drawn, "a0")
-        for change in run(smallest_change(again, other)).changes:
+        for change in finished(smallest_change(again, other)).changes:
             hits += 1
             assert change.most_likely
             state = CustomerState(
@@ -271,13 +271,7 @@ def test_a_candidate_that_was_not_drawn_is_made_the_likeliest() -> None:
 
 
 def told(again: Again, action: str) -> WhyNot:
-    work = why_not(Basis(again.entry, again.plan, seen_again(again), again, {}), action)
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            answer: WhyNot = end.value
-            return answer
+    return finished(why_not(Basis(again.entry, again.plan, seen_again(again), again, {}), action))
 
 
 @settings(max_examples=60, deadline=None)
