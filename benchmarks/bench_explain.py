@@ -1,7 +1,7 @@
 """Explain: what decisions notice of auditing going on in the same process.
 
-Command: `python -m benchmarks.bench_explain` (two minutes; `--smoke` for a look). An api process on core 0; Redis and the
-client on core 1. 200 actions, 40 conditions. Decisions come in an open loop at 100 a second, in rounds of three,
+Command: `python -m benchmarks.bench_explain` (two minutes; `--smoke` for a look). An api process on core 0; Redis and
+the client on core 1. 200 actions, 40 conditions. Decisions come in an open loop at 100 a second, in three ways,
 interleaved: alone; with a stream of explanations, 20 plain ones and 2 that ask why not an action each second (the
 customer is rebuilt from the log, and the smallest change searched); and with both asked for as fast as they are
 answered, a connection each. Measured: the latency of decisions from when each was due, and what explanations take.
@@ -43,19 +43,19 @@ class Round(NamedTuple):
     asked: list[float]
 
 
-def main(*, smoke: bool) -> dict[str, float]:
+def main(*, smoke: bool, rate: int = RATE) -> dict[str, float]:
     """Measure and print; returns per way the ratio of the 99th percentile to that of decisions alone."""
-    return asyncio.run(_main(1 if smoke else 6, 2.0 if smoke else 6.0))
+    return asyncio.run(_main(1 if smoke else 6, 2.0 if smoke else 6.0, rate))
 
 
-async def _main(rounds: int, seconds: float) -> dict[str, float]:
+async def _main(rounds: int, seconds: float, rate: int) -> dict[str, float]:
     found: dict[str, list[Round]] = {way: [] for way in WAYS}
     async with pinned_service(_catalog()) as nbx:
         await ready(nbx.port, decision)
         ids = await _decided(nbx, 400)
         for _ in range(rounds):
             for way in WAYS:
-                found[way].append(await _round(nbx, way, ids, seconds))
+                found[way].append(await _round(nbx, way, ids, seconds, rate))
     return _report(found)
 
 
@@ -90,14 +90,14 @@ def _explanations(ids: list[str], query: str) -> Iterator[bytes]:
         yield f"GET /v1/decisions/{decision_id}/explanation{query} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode()
 
 
-async def _round(nbx: Pinned, way: str, ids: list[str], seconds: float) -> Round:
+async def _round(nbx: Pinned, way: str, ids: list[str], seconds: float, pace: int) -> Round:
     plain, asked = _explanations(ids, ""), _explanations(ids, "?action=blocked")
     beside: list[asyncio.Task[list[float]]] = []
     stop = asyncio.Event()
     for calls, rate in ((plain, PLAIN), (asked, ASKED)) if way != "alone" else ():
         beside.append(asyncio.create_task(_ask(nbx.port, calls, rate if way == "a stream" else 0, stop)))
     sent = await open_loop(
-        nbx.port, [decision(number) for number in range(int(RATE * seconds))], rate=RATE, connections=CONNECTIONS
+        nbx.port, [decision(number) for number in range(int(pace * seconds))], rate=pace, connections=CONNECTIONS
     )
     assert all(each.ok for each in sent), "a decision failed"
     stop.set()
@@ -151,4 +151,6 @@ def _at(row: list[float], share: float) -> float:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--smoke", action="store_true")
-    main(smoke=parser.parse_args().smoke)
+    parser.add_argument("--rate", type=int, default=RATE, help="decisions per second")
+    chosen = parser.parse_args()
+    main(smoke=chosen.smoke, rate=chosen.rate)

@@ -2,13 +2,16 @@
 
 The zero point is a customer of whom nothing is known, who asks at the same time: every feature at its default and no
 relationship yet. `base` are that customer's log-odds, and what a feature adds is weight × (x − x of that customer),
-its columns together. So base and contributions are w·x, whatever the encoding; that the sum is the logged mean is
-checked before the weights are called those of the decision. Weights are not in the record, only the version of their
-snapshot: when that is no longer served, those that are served stand in, and the answer says so.
+its columns together. So base and contributions are w·x, whatever the encoding.
+
+Weights are not in the record, only the version of their snapshot, and there are several a second. Those that are served
+are called those of the decision when they give back what was logged: mean, deviation and experience of the candidate.
+Otherwise they stand in, and the answer says so.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
 
 AS_DECIDED = "as_decided"
 TOLERANCE = 1e-5
-"""Of the sum against the logged mean, relative to the sum of magnitudes: both were added up in single precision."""
+"""Relative: what is logged was added up in single precision."""
 TOLD = 3
 """Features told in words, those that moved the chance most."""
 _CLUSTER = "relationship.cluster"
@@ -60,7 +63,7 @@ class Contributions(Struct, frozen=True, kw_only=True):
 
     action: str
     weights: str
-    """`as_decided`: total is what was logged; `of_snapshot_N`: of another snapshot than the one that decided."""
+    """`as_decided`: they give back what was logged; `of_snapshot_N`: of a model that has learned since."""
     base: float
     """Log-odds of a customer of whom nothing is known."""
     total: float
@@ -104,7 +107,6 @@ def contributions(
     base = float(moved @ from_)
     odds, points = moved * (x - from_), experience * (x - from_)
     total, logged = base + float(odds.sum()), float(unpack_factors(entry)[0].mean[at])
-    close = abs(total - logged) <= TOLERANCE * (1.0 + float(np.abs(moved * x).sum()))
     parts = tuple(
         sorted(
             _parts(entry, plan, at, odds, points, seen),
@@ -113,12 +115,25 @@ def contributions(
     )
     return Contributions(
         action=action,
-        weights=AS_DECIDED if close and model.version == entry.snapshot else f"of_snapshot_{model.version}",
+        weights=AS_DECIDED if _gives_back(entry, model, row, at) else f"of_snapshot_{model.version}",
         base=base,
         total=total,
         logged=logged,
         parts=parts,
         words=tuple(_words(part, entry, at) for part in parts[:TOLD] if part.log_odds),
+    )
+
+
+def _gives_back(entry: DecisionEntry, model: BoundModel, row: int, at: int) -> bool:
+    """Tell whether a model scores a candidate as it was scored."""
+    scored = tuple(np.empty(1, np.float32) for _ in range(3))
+    x = np.frombuffer(entry.x, dtype=np.float32)
+    kernels.score(x, model.mean, model.cov_packed, model.experience, np.array([row], np.int32), *scored)
+    factors, _ = unpack_factors(entry)
+    logged = (factors.mean[at], factors.sd[at], factors.experience[at])
+    return all(
+        math.isclose(float(mine[0]), float(theirs), rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+        for mine, theirs in zip(scored, logged, strict=True)
     )
 
 
@@ -196,7 +211,8 @@ def feature_words(path: str, value: Value | None) -> str:
     ('card tier gold', 'balance of the relationship')
     """
     root, _, name = path.partition(".")
-    label = f"{spoken(name)} of the relationship" if root == "relationship" else spoken(name)
+    built_in = root == "relationship" and path != _CLUSTER
+    label = f"{spoken(name)} of the relationship" if built_in else spoken(name)
     return label if value is None else f"{label} {value_words(value)}"
 
 

@@ -386,7 +386,7 @@ def _words(action: str, changes: Sequence[Change], options: Sequence[Variable], 
     if changes:
         return "; or ".join(change.words for change in changes)
     if not options:
-        return f"nothing that the customer chooses, and no condition, would have shown {action}"
+        return f"nothing that could be set otherwise would have shown {action}"
     names = ", ".join(feature_words(each.path, None) for each in options)
     more = " There was more to try." if found.cut else ""
     return f"nothing found within {found.tries} tries of {names}.{more}"

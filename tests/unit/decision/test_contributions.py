@@ -100,6 +100,13 @@ def test_weights_of_another_snapshot_are_called_so() -> None:
     assert lying is not None
     assert lying.weights != AS_DECIDED, "the version alone is not believed: the sum has to be what was logged"
     assert contributions(entry, PLAN, served, "nothing", {}) is None
+    unmoved = contributions(entry, PLAN, replace(decided, version=8), entry.actions[0], {})
+    assert unmoved is not None
+    assert unmoved.weights == AS_DECIDED, "a later snapshot that has not learned of it is as good"
+    surer = replace(decided, cov_packed=decided.cov_packed * np.float32(0.9))
+    shrunk = contributions(entry, PLAN, surer, entry.actions[0], {})
+    assert shrunk is not None
+    assert shrunk.weights != AS_DECIDED
 
 
 def test_a_record_of_other_columns_has_no_contributions() -> None:
