@@ -229,7 +229,8 @@ def _failed(basis: Basis, action: Action) -> Iterator[ConditionSeen]:
     treatments = {path for path in failed if ".treatments." in path}
     is_open = any(not failed[path] for path in treatments)
     told = [each for path, found in failed.items() if not (is_open and path in treatments) for each in found]
-    yield from sorted(told, key=lambda each: [*LAYERS].index(each.layer))
+    order: list[str] = [*LAYERS]
+    yield from sorted(told, key=lambda each: order.index(each.layer))
 
 
 def _told_failed(basis: Basis, action: Action, removed: Removed) -> Iterator[ConditionSeen]:

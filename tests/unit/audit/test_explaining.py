@@ -156,7 +156,7 @@ def test_a_decision_of_a_release_that_cannot_be_read_is_told_from_its_record() -
     async def plan_of(number: int) -> Plan:
         raise NotReady(f"release {number}")
 
-    gone._plan_of = plan_of  # type: ignore[method-assign]
+    gone._plan_of = plan_of
     found = run(gone.explain(decision_id))
     assert found.worth
     assert found.contributions == ()

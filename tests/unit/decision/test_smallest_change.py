@@ -123,9 +123,9 @@ def asked_of(plan: Plan, world: dict[str, Value], **more: object) -> Again:
 
 
 def full(world: dict[str, Value]) -> dict[str, Value]:
-    return {"app": False, "plan": "basic", "saved": 0.0, "age": 42.0, "mobile": False, "visits": 0.0} | {
-        "payment": False, "start": "",
-    } | world  # fmt: skip
+    plain: dict[str, Value] = {"app": False, "plan": "basic", "saved": 0.0, "age": 42.0, "mobile": False}
+    plain |= {"visits": 0.0, "payment": False, "start": ""}
+    return plain | world
 
 
 def is_candidate(plan: Plan, world: dict[str, Value]) -> bool:
