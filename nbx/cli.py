@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from rich.table import Table
 
 from nbx.cli_catalog import catalog_app
+from nbx.cli_explain import decisions_explain
 from nbx.cli_options import AsJson, Url, err, out
 from nbx.cli_options import client_of as _client
 from nbx.cli_options import read_settings as _settings
@@ -298,15 +299,7 @@ def decisions_show(decision_id: str, url: Url = "") -> None:
     _show(_client(url).call("GET", f"/v1/decisions/{decision_id}"))
 
 
-@decisions_app.command("explain")
-def decisions_explain(decision_id: str, as_json: AsJson = False, url: Url = "") -> None:
-    """Say why this, and why not that."""
-    explanation = _client(url).call("GET", f"/v1/decisions/{decision_id}/explanation")
-    if as_json:
-        _show(explanation)
-    else:
-        for line in explanation["words"]:
-            out.print(line, markup=False)
+decisions_app.command("explain")(decisions_explain)
 
 
 decisions_app.command("replay")(decisions_replay)

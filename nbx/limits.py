@@ -86,6 +86,8 @@ ROI_CUSTOMERS = 200_000
 """Customers a report on experience's return keeps, those met first: a sequence may not lose its beginning. 250 MB."""
 VERIFY_ROW_FAULTS = 100
 """Faulty rows that are told one by one of a segment; of more it is told how many there are."""
+EXPLAIN_ENTRIES = 50_000
+"""Log entries of one partition read for one explanation, backwards from the decision: a second and a half."""
 SHADOW_DECISIONS = 20_000
 """Decisions a shadow run replays: with 500 candidates each some 200 MB."""
 REPLAY_ENTRIES = 100_000

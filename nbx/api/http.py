@@ -20,6 +20,7 @@ from nbx.api.access import caller, scope_guard
 from nbx.api.catalog_routes import catalog_routes
 from nbx.api.console_routes import console_routes
 from nbx.api.errors import PROBLEM_TYPE, UNREADABLE, from_decode, problem
+from nbx.api.explain_routes import explain_handlers
 from nbx.api.messages import BatchItem, Fault, InteractionReply, InteractionRequest, Problem, ProfilePatch
 from nbx.api.own_routes import own_routes
 from nbx.api.plane import DataPlane
@@ -46,13 +47,11 @@ from nbx.api.wiring import Services
 from nbx.audit.budget_status import BudgetStatus, budget_status
 from nbx.audit.experience_report import ExperienceReport
 from nbx.audit.failures_report import FailuresReport
-from nbx.audit.history import find_decision
 from nbx.audit.journeys import JourneysReport
 from nbx.audit.learning import LearningReport
 from nbx.audit.metrics import ERRORS, exposition
 from nbx.audit.policy_report import PolicyReport
 from nbx.catalog.parse import CatalogFaults
-from nbx.decision.explain import Explanation, explain
 from nbx.decision.messages import DecideReply, DecideRequest
 from nbx.errors import NbxError, NotReady
 from nbx.experience.entries import Event
@@ -116,10 +115,6 @@ def _decision_routes(services: Services, plane: DataPlane) -> Router:
     async def decision(decision_id: str) -> DecisionReport:
         return await decision_report(services, decision_id)
 
-    @get("/decisions/{decision_id:str}/explanation", opt={"scope": "audit"}, summary="Why this, why not that")
-    async def explanation(decision_id: str) -> Explanation:
-        return explain(await find_decision(store, decision_id, partitions), full=True)
-
     @get("/budgets", opt={"scope": "audit"}, summary="What is spent of each budget in the window that runs")
     async def budgets() -> list[BudgetStatus]:
         plan, now_ms = services.serving.plan(), services.clock.now_ms()
@@ -150,7 +145,7 @@ def _decision_routes(services: Services, plane: DataPlane) -> Router:
             record,
             interact,
             decision,
-            explanation,
+            *explain_handlers(services),
             *replay_handlers(services),
             budgets,
             customer,

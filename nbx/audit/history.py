@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -19,6 +20,8 @@ BEFORE_MS = 60_000
 AFTER_MS = 600_000
 """How much later a decision may have been logged: a degraded one waits for the store."""
 PAGE = 256
+FIRST_PAGE = 16
+"""Entries read first: a decision is among them as a rule."""
 TAIL = 2_000
 """Log entries read back from the end for a customer's timeline."""
 TIMEOUT_MS = 2_000.0
@@ -32,13 +35,20 @@ class DecisionView(Struct, frozen=True, kw_only=True):
     """Where its slots stand; None when it is no longer open to correction."""
 
 
+class Located(NamedTuple):
+    """A decision and where it stands in its partition's log."""
+
+    entry_id: str
+    record: DecisionEntry
+
+
 async def find_decision(store: Store, decision_id: str, partitions: int) -> DecisionEntry:
-    """Return the record of a decision; raises as `locate_decision`."""
-    return (await locate_decision(store, decision_id, partitions))[1]
+    """Return the record of a decision; errors are those of `locate_decision`."""
+    return (await locate_decision(store, decision_id, partitions)).record
 
 
-async def locate_decision(store: Store, decision_id: str, partitions: int) -> tuple[LogEntry, DecisionEntry]:
-    """Return the record of a decision, and the log entry that it was read from.
+async def locate_decision(store: Store, decision_id: str, partitions: int) -> Located:
+    """Return the record of a decision, and where it stands.
 
     Raises
     ------
@@ -53,14 +63,14 @@ async def locate_decision(store: Store, decision_id: str, partitions: int) -> tu
         wanted = decision_id.encode()
         # decisions are logged within milliseconds as a rule: begin there, then look at what came earlier
         for low, high in ((f"{max(ref.at_ms - 5, 0)}", end), (start, f"{ref.at_ms}")):
-            cursor = low
-            while page := await store.log_range(ref.partition, cursor, high, PAGE):
+            cursor, count = low, FIRST_PAGE
+            while page := await store.log_range(ref.partition, cursor, high, count):
                 for entry in page:
                     if wanted in entry.payload[:512]:
                         decoded = _decoded(entry)
                         if isinstance(decoded, DecisionEntry) and decoded.decision_id == decision_id:
-                            return entry, decoded
-                cursor = f"({page[-1].entry_id}"
+                            return Located(entry.entry_id, decoded)
+                cursor, count = f"({page[-1].entry_id}", min(count * 2, PAGE)
     raise Unknown(f"decision {decision_id} is not in the log", field="decision_id", code="decision_unknown")
 
 

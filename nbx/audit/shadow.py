@@ -23,12 +23,11 @@ from nbx.audit.shadow_report import ShadowReport
 from nbx.audit.shadow_tally import Tally
 from nbx.bandits.snapshot import BoundModel, Snapshot, bind, decode_snapshot
 from nbx.catalog.plan import Plan
+from nbx.decision.again import asked_again, purse_of
 from nbx.decision.choice import Choice, decide
-from nbx.decision.messages import DecideRequest
 from nbx.errors import Invalid, Unknown
 from nbx.experience.entries import DecisionEntry, Entry
 from nbx.features.keys import MODEL_SNAPSHOT
-from nbx.features.schema import Value, checked_values
 from nbx.features.state import CustomerState
 from nbx.features.store import Store
 from nbx.limits import SHADOW_DECISIONS
@@ -207,11 +206,11 @@ class _Run:
         if name not in self._draft.placements or name not in self._base.placements:
             self._tally.leave_out("placement", entry.decision_id)
             return
-        purse = _purse(entry, self._plans[entry.release])
+        purse = purse_of(entry, self._plans[entry.release])
         seen = self._past.seen_by_the_other(rebuilt)
         before = _decided(entry, self._base, self._base_model, rebuilt.state, purse)
         after = _decided(entry, self._draft, self._draft_model, seen, purse)
-        values = self._draft.resolver.resolve(seen, _request(entry, self._draft).context, entry.at_ms)
+        values = self._draft.resolver.resolve(seen, asked_again(entry, self._draft).context, entry.at_ms)
         self._tally.add(entry, before, after, values, self._pricing.price(entry, before, after))
 
     def report(self) -> ShadowReport:
@@ -233,37 +232,7 @@ def _decided(
     entry: DecisionEntry, plan: Plan, model: BoundModel, state: CustomerState, purse: Mapping[str, int]
 ) -> Choice:
     """Decide what is on record anew, with the same luck."""
-    request, salt = _request(entry, plan), entry.policy.salt
+    request, salt = asked_again(entry, plan), entry.policy.salt
     if model.quarantined != set(entry.quarantined):  # what was not to be trusted is of the time, not of the model
         model = replace(model, quarantined=frozenset(entry.quarantined))
     return decide(plan, model, state, request, entry.decision_id, entry.at_ms, salt=salt, purse=purse)
-
-
-def _request(entry: DecisionEntry, plan: Plan) -> DecideRequest:
-    """Ask a release what was asked then, as far as it takes it: no more slots, no context of another type."""
-    asked = entry.request
-    context: dict[str, Value] = {}
-    for name, value in asked.context.items():
-        try:
-            context |= checked_values({name: value}, plan.context_features, "context")
-        except Invalid:
-            continue
-    return DecideRequest(
-        customer_id=entry.customer_id,
-        placement=asked.placement,
-        slots=min(asked.slots, plan.placements[asked.placement].placement.slots),
-        context=context,
-        exclude=asked.exclude,
-    )
-
-
-def _purse(entry: DecisionEntry, own: Plan) -> dict[str, int]:
-    """Return what budgets had left, as far as the record tells: too little for the actions it removed for that."""
-    purse: dict[str, int] = {}
-    for removed in entry.removed:
-        if removed.reason == "budget_spent":
-            for budget in own.budgets:
-                if removed.action in budget.amounts and removed.detail.startswith(f"{budget.resource}:"):
-                    left = budget.amounts[removed.action] - 1
-                    purse[budget.resource] = min(purse.get(budget.resource, left), left)
-    return purse

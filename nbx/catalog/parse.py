@@ -178,7 +178,7 @@ def _check_conditions(catalog: Catalog, tree: Tree, sink: Sink) -> None:
         catalog.features, catalog.journeys, catalog.concerns, catalog.placements, clusters=catalog.clusters
     )
     places: dict[str, list[str]] = {}
-    for path, source in _conditions(catalog):
+    for path, source in conditions_of(catalog):
         places.setdefault(source, []).append(path)
     length = sum(map(len, places))
     if length > CONDITIONS_LENGTH:
@@ -195,7 +195,7 @@ def _check_conditions(catalog: Catalog, tree: Tree, sink: Sink) -> None:
                 sink.add_at(Finding(path=path, code=fault.code, message=fault.message), place, once=False)
 
 
-def _conditions(catalog: Catalog) -> Iterator[tuple[str, str]]:
+def conditions_of(catalog: Catalog) -> Iterator[tuple[str, str]]:
     """Yield path and source of every condition."""
     for group in catalog.groups:
         yield from _layers(f"groups.{group.name}", group)

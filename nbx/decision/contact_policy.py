@@ -15,7 +15,7 @@ from nbx.catalog.model import Limit
 from nbx.catalog.plan import PlacementPlan, Positions, Scope
 from nbx.catalog.rules import OVERALL, Rules, channel_scope
 from nbx.experience.entries import SharedLimit
-from nbx.features.state import CustomerState
+from nbx.features.state import CustomerState, Reservation
 
 COUNTLESS = 1 << 62
 
@@ -64,6 +64,27 @@ class Contacts:
         since_s = (self._now_ms - limit.per_ms) // 1000
         seen = sum(len(times) - bisect_left(times, since_s) for times in self._times(scope))
         return limit.max - seen - self._open.get(scope, 0)
+
+    def free_ms(self, scope: str, limit: Limit) -> int:
+        """Return when a limit allows one more if nothing else is shown, epoch milliseconds; 0: it does now, or never.
+
+        Each exposure counts until its whole second has left the window, each open reservation until it ends.
+        """
+        since_s = (self._now_ms - limit.per_ms) // 1000
+        leaving = [
+            (at_s + 1) * 1000 + limit.per_ms
+            for times in self._times(scope)
+            for at_s in times[bisect_left(times, since_s) :]
+        ]
+        leaving += [each.until_ms for each in self._state.reserved.values() if self._counts(each, scope)]
+        over = len(leaving) - limit.max
+        return sorted(leaving)[over] if 0 <= over < len(leaving) else 0
+
+    def _counts(self, reserved: Reservation, scope: str) -> bool:
+        """Tell whether a reservation is open and counts in a scope."""
+        known = self._rules.actions
+        scopes = known[reserved.action].counts_in if reserved.action in known else (reserved.action,)
+        return reserved.until_ms > self._now_ms and scope in (*scopes, channel_scope(reserved.channel), OVERALL)
 
     def too_soon_ms(self, scope: str, gap_ms: int) -> int:
         """Return until when nothing may be shown in a scope, epoch milliseconds; 0: it may now."""

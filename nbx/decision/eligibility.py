@@ -153,14 +153,14 @@ class _Conditions:
         """Ask `cel`."""
         condition = self._plan.conditions[number]
         if self._context is None:
-            self._context = build_context(_condition_values(self._placement, self._facts))
+            self._context = build_context(condition_values(self._placement, self._facts))
         try:
             return None if condition.holds(self._context) else ("", condition.source)
         except ConditionError as error:
             return "condition_error", f"{condition.source}: {error.message}"
 
 
-def _condition_values(placement: PlacementPlan, facts: Facts) -> dict[str, dict[str, Value]]:
+def condition_values(placement: PlacementPlan, facts: Facts) -> dict[str, dict[str, Value]]:
     """Collect what the placement's conditions read, by root."""
     spot = placement.placement
     sources: dict[str, Mapping[str, Value]] = {

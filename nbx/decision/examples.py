@@ -80,11 +80,11 @@ def given_state(plan: Plan, given: Given) -> CustomerState:
     for name, value in given.customer.items():
         origin = origins.get(name)
         if isinstance(origin, Aggregate):
-            state.aggregates[name] = _cells(origin, _kept(value), now_ms)
+            state.aggregates[name] = cells_of(origin, _kept(value), now_ms)
         else:
             state.profile[name] = ProfileValue(_kept(value), now_ms)
     for journey in plan.catalog.journeys:
-        way = _way_to(journey, given.journey.get(journey.name, "")) or ()
+        way = way_to(journey, given.journey.get(journey.name, "")) or ()
         times = {step: now_ms - _STEP_MS * back for back, step in enumerate(reversed(way))}
         state.journeys[journey.name] = times
     state.concerns = {name: [now_ms, 0] for name, is_open in given.concern.items() if is_open}
@@ -116,7 +116,7 @@ def _contradictions(plan: Plan, given: Given) -> Iterator[str]:
         yield "given: strain follows from balance: tell one of them"
     for journey in plan.catalog.journeys:
         step = given.journey.get(journey.name, "")
-        if step and _way_to(journey, step) is None:
+        if step and way_to(journey, step) is None:
             yield f"given: nobody comes to step {step} of journey {journey.name}: no way leads there"
     shares = {"silent": plan.catalog.holdout.silent, "random": plan.catalog.holdout.random}
     if given.holdout and not shares[given.holdout]:
@@ -137,7 +137,7 @@ def _unmet(plan: Plan, model: BoundModel, example: Example) -> Iterator[str]:
     purse = {f"{budget}/{kind}": 0 for budget in given.spent for kind in ("units", "money")}
     state = given_state(plan, given)
     if (cluster := int(given.relationship.get(CLUSTER, -1))) >= 0:
-        model = _of_cluster(model, cluster)
+        model = of_cluster(model, cluster)
     choice = decide(plan, model, state, request, _DECISION_ID, given.at_ms, salt=SALT, purse=purse)
     placement = choice.placement
     came = dict.fromkeys(placement.names[position] for position in choice.positions.tolist())
@@ -164,7 +164,7 @@ def _unmet(plan: Plan, model: BoundModel, example: Example) -> Iterator[str]:
         yield f"expected silence; allowed: {', '.join(came)}"
 
 
-def _of_cluster(model: BoundModel, cluster: int) -> BoundModel:
+def of_cluster(model: BoundModel, cluster: int) -> BoundModel:
     """Return a model by which everybody is of a cluster: of all centres its own alone has the constant's 1."""
     centres = np.zeros((cluster + 1, 1), np.float32)
     centres[cluster] = 1.0
@@ -192,7 +192,7 @@ def _customer_id(plan: Plan) -> str | None:
     return next((each for each in ids if not assignment(each, nobody, policy, SALT)), None)
 
 
-def _cells(aggregate: Aggregate, value: Value, now_ms: int) -> list[Value]:
+def cells_of(aggregate: Aggregate, value: Value, now_ms: int) -> list[Value]:
     """Return cells of an aggregate that give a value now; see `nbx.features.aggregates`."""
     if aggregate.kind == "last":
         return [value, now_ms]
@@ -203,7 +203,7 @@ def _cells(aggregate: Aggregate, value: Value, now_ms: int) -> list[Value]:
     return [now_ms * BUCKETS // aggregate.window_ms, value]
 
 
-def _way_to(journey: Journey, step: str) -> tuple[str, ...] | None:
+def way_to(journey: Journey, step: str) -> tuple[str, ...] | None:
     """Return the shortest way to a step of a journey, first step first; None when there is none."""
     ways: dict[str, tuple[str, ...]] = {each.name: (each.name,) for each in journey.steps if not each.after}
     while step not in ways:

@@ -66,6 +66,14 @@ class Serving:
         self._plans.move_to_end(number)
         return self._plans[number]
 
+    async def model_for(self, plan: Plan) -> BoundModel:
+        """Return the snapshot in force, bound to the plan of any release."""
+        served = self.current()
+        if plan.release == served.plan.release:
+            return served.model
+        columns, names, groups = plan.layout.columns, plan.action_names, plan.action_groups
+        return await asyncio.to_thread(bind, self._snapshot, columns, names, groups)
+
     async def _compiled(self, number: int) -> Plan:
         packed = (await self._store.read([release_key(number)], TIMEOUT_MS))[0]
         if packed is None:

@@ -30,6 +30,7 @@ from nbx.features.builds import noted_builds
 from nbx.features.connection import RedisConnection
 from nbx.features.store import LogEntry, Store
 from nbx.features.store_redis import RedisStore
+from nbx.ids import decision_ref
 from nbx.runtime.deep_replay import DeepReplay, Wanted
 from nbx.runtime.journal import WholeJournal
 from nbx.runtime.process import check_partitions
@@ -60,8 +61,9 @@ async def replay_one(settings: Settings, decision_id: str, *, most: int = 0, con
         Redis does not answer.
     """
     async with _opened(settings) as (store, journal):
-        row, entry = await locate_decision(store, decision_id, settings.partitions)
-        wanted = Wanted(entry.decision_id, entry.customer_id, row.partition, row.entry_id, entry.snapshot)
+        found = await locate_decision(store, decision_id, settings.partitions)
+        entry, partition = found.record, decision_ref(decision_id).partition
+        wanted = Wanted(entry.decision_id, entry.customer_id, partition, found.entry_id, entry.snapshot)
         with _progress(console) as bar:
             task = bar.add_task("", total=1, entries=0)
             deep = _deep(store, journal, settings, lambda _: bar.update(task, entries=deep.entries), most)

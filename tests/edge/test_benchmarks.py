@@ -17,6 +17,7 @@ NAMES = (
     "bench_learner_process",
     "bench_fold",
     "bench_archive",
+    "bench_explain",
 )
 
 

@@ -74,7 +74,7 @@ def test_explain_and_replay(service: Running) -> None:
     told = nbx(service, "decisions", "explain", decision_id)
     assert told.code == 0
     assert "slot 0: " in told.out
-    assert "not grown_up: not_eligible" in told.out
+    assert "not grown_up: we may not offer it to this customer" in told.out
     assert nbx(service, "decisions", "explain", decision_id, "--json").json()["candidates"]
     replayed = nbx(service, "decisions", "replay", decision_id)
     assert (replayed.code, replayed.out) == (0, f"{decision_id}: same\n")

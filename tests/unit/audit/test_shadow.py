@@ -14,13 +14,14 @@ import pytest
 from msgspec import structs
 from rich.console import Console
 
-from nbx.audit.shadow import ShadowQuestion, _purse, _request, shadow
+from nbx.audit.shadow import ShadowQuestion, shadow
 from nbx.audit.shadow_report import Part, ShadowReport, Shift
 from nbx.audit.shadow_tally import _support
 from nbx.audit.tables import show_shadow
 from nbx.bandits.ope import Estimate
 from nbx.catalog.model import Budget, Holdout
 from nbx.catalog.plan import Plan
+from nbx.decision.again import asked_again, purse_of
 from nbx.decision.choice import decide
 from nbx.decision.messages import DecideRequest
 from nbx.decision.warm_up import warm_up
@@ -287,7 +288,7 @@ def test_a_request_is_asked_as_far_as_the_draft_takes_it() -> None:
     entry = decisions(busy_desk(DECISIONS, slots=2))[0]
     asked = structs.replace(entry.request, context={"is_mobile": True, "unknown": 1.0}, exclude=("tips",))
     narrow = draft(CATALOG.replace("slots: 3, ", "slots: 1, "))
-    request = _request(structs.replace(entry, request=asked), narrow)
+    request = asked_again(structs.replace(entry, request=asked), narrow)
     assert (request.slots, request.exclude, request.context["is_mobile"]) == (1, ("tips",), True)
     features = tuple(
         Feature(name="is_mobile", type="number", encoding=Encoding(kind="none"), default=0.0, origin="context")
@@ -295,7 +296,7 @@ def test_a_request_is_asked_as_far_as_the_draft_takes_it() -> None:
         else feature
         for feature in small_plan().catalog.features
     )
-    assert "is_mobile" not in _request(structs.replace(entry, request=asked), draft(features=features)).context
+    assert "is_mobile" not in asked_again(structs.replace(entry, request=asked), draft(features=features)).context
 
 
 def test_a_budget_is_spent_as_far_as_the_record_says() -> None:
@@ -306,7 +307,7 @@ def test_a_budget_is_spent_as_far_as_the_record_says() -> None:
     plan = draft(budgets=(gifts,), actions=actions)
     entry = decisions(busy_desk(DECISIONS, slots=2))[0]
     spent = Removed("gold_card", "budget_spent", "gifts/money: not enough is left until later")
-    found = _purse(structs.replace(entry, removed=(spent, Removed("tips", "paused", ""))), plan)
+    found = purse_of(structs.replace(entry, removed=(spent, Removed("tips", "paused", ""))), plan)
     assert found == {"gifts/money": 19_999}, "enough for the others"
     request = DecideRequest(customer_id="c", placement="hero")
     choice = decide(plan, prior_model(plan), CustomerState(), request, "0" * 26, entry.at_ms, salt="", purse=found)
