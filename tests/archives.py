@@ -1,4 +1,4 @@
-"""Archives for tests and benchmarks: entries as a service would have logged them, and the segments and chain over them."""
+"""Archives for tests and benchmarks: entries as a service would have logged them, and segments and chain over them."""
 
 from __future__ import annotations
 

@@ -157,7 +157,7 @@ class _Told:
 
 
 def _read_chain(directory: Path) -> _Told:
-    told, links = _Told(), None
+    told = _Told()
     links = told.links
     unreadable = False
     line_before = 0
@@ -174,11 +174,12 @@ def _read_chain(directory: Path) -> _Told:
         if not has_own_hash(record):
             told.tell(f"line {line} of the chain: it was edited, its hash is not that of its content", record.n)
         elif record.prev != links.hash and not unreadable and not out_of_place:
-            before = links.head.n if links.head is not None else record.n
+            # a rewrite's signature covers what it follows: a genuine one tells that the record before is another
+            before = links.head.n if links.head is not None and is_signed(record, links.public_key) else record.n
             told.tell(
                 f"line {line} of the chain was not written after line {line_before}: a record was edited, removed, "
                 "added or moved there",
-                before if record.kind == "segment" else record.n,
+                before,
             )
         if not is_signed(record, links.public_key):
             told.tell(f"line {line} of the chain: the rewrite is not signed by this installation", record.n)
