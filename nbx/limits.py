@@ -92,3 +92,9 @@ ERASED_SITES_MS = 7 * 86_400_000
 """How long subtracted sites are kept: so long a learner may be down and yet do the step again with the same result."""
 ERASURE_KEPT_MS = 400 * 86_400_000
 """How long the receipt of an erasure is kept: a year and a month, for whoever has to prove it."""
+ARCHIVE_BYTES = 64 << 20
+"""Bytes of log in one segment of the archive: what the keeper has in memory, three times over, while it writes one."""
+ARCHIVE_CACHE_BYTES = 64 << 20
+"""Bytes of archived log that a process keeps unpacked: reports read all partitions side by side."""
+ADMIN_KEPT = 10_000
+"""Entries of the admin trail that stay in Redis: more than anyone pages through."""
