@@ -31,6 +31,8 @@ from nbx.audit.heads import Head, is_genuine
 from nbx.audit.records import Links, has_own_hash, is_signed, order_of
 from nbx.audit.segment_check import Fault, check_file, check_rows
 
+ROWS_ALONE: Final = 20_000
+"""Rows below which other processes would only cost their start; what is damaged is read by them all the same."""
 LOOK_S: Final = 0.25
 """Between two looks at a file that no record names yet."""
 
@@ -226,7 +228,8 @@ _Asked = tuple[Path, Record, bool]
 def _look_into(asked: Mapping[int, _Asked], workers: int) -> Iterable[tuple[int, list[Fault]]]:
     """Go through the rows of files; a file that takes its reader down is told, and the others are gone on with."""
     waiting = dict(asked)
-    if not workers:
+    as_recorded = all(each[2] for each in asked.values())
+    if not workers or (as_recorded and sum(each[1].rows for each in asked.values()) < ROWS_ALONE):
         for n, each in waiting.items():
             yield n, _look_at(*each)
         return
