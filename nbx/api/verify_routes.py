@@ -34,7 +34,7 @@ def verify_routes(services: Services) -> list[Any]:
     @get("/heads", opt={"scope": "audit"}, summary="The archive's newest head, signed, for somebody else to keep")
     async def heads() -> Head:
         signer = await services.admin.get(ARCHIVE_SIGNER)
-        if signer is None:
+        if not isinstance(signer, bytes):
             raise Unknown("nothing is archived yet, so there is no head", code="archive_empty")
         async with turn:  # a long chain is read once
             return signed_head(

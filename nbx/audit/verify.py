@@ -264,8 +264,13 @@ def _processes(workers: int) -> Executor:
 def _end_with_parent() -> None:
     """End this process when the one that started it is gone, however it ended."""
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _strays(directory: Path, told: _Told, patience_s: float) -> tuple[_Told, list[Fault]]:
@@ -291,7 +296,8 @@ def _stray(directory: Path, path: Path, told: _Told) -> Fault:
         copied = told.files.get(file_hash(path))
     except OSError:
         copied = None
-    present = links.segments.get(number if copied is None else copied) if number or copied else None
+    segment = number if copied is None else copied
+    present = None if segment is None else links.segments.get(segment)
     if copied is not None and number != copied:
         what = f"is a copy of segment {copied}'s file under a name that no record gives"
     elif present is not None:
@@ -303,7 +309,7 @@ def _stray(directory: Path, path: Path, told: _Told) -> Fault:
         )
     else:
         what = "is named by no record: it was put there, or the chain lost its record"
-    return Fault(where="file", what=what, segment=number if copied is None else copied, file=name)
+    return Fault(where="file", what=what, segment=segment, file=name)
 
 
 def _check_heads(heads: Sequence[Head], told: _Told) -> list[Fault]:

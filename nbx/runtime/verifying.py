@@ -57,7 +57,8 @@ async def known_to_redis(redis: Redis, partitions: int) -> Kept:
 
     The learner's journal is left out: the learner itself keeps only the end of it.
     """
-    head, signer = await redis.mget(ARCHIVE_HEAD, ARCHIVE_SIGNER)
+    found: list[Any] = await redis.mget(ARCHIVE_HEAD, ARCHIVE_SIGNER)
+    head, signer = found
     streams = {ADMIN: ADMIN_LOG} | {number: partition_keys(number).log for number in range(partitions)}
     return Kept(
         head=msgspec.json.decode(head, type=ArchiveHead) if head else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -31,9 +32,7 @@ def archived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         for batch in range(2):
             for number in range(10):
                 service.decide_shown(f"verified-{batch}-{number}", "web")
-            eventually(
-                lambda least=batch + 1: len(Chain.open(archive_of(service)).segments) >= least, 20.0, "a segment"
-            )
+            eventually(partial(_has_more_than, service, batch), 20.0, "a segment")
         yield service
 
 
@@ -72,6 +71,10 @@ class Verify:
 @pytest.fixture
 def verify(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Verify:
     return Verify(capsys, monkeypatch)
+
+
+def _has_more_than(service: Running, segments: int) -> bool:
+    return len(Chain.open(archive_of(service)).segments) > segments
 
 
 def archive_of(service: Running) -> Path:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec import structs
@@ -154,6 +158,30 @@ def test_rows_are_gone_through_by_other_processes_too(chain: Chain, tmp_path: Pa
     alone, together = verify(tmp_path, rows=True), verify(tmp_path, rows=True, workers=2)
     assert told(alone) == told(together) != []
     assert together.rows_checked
+
+
+ORPHANS = """
+import time
+from nbx.audit.verify import _processes
+if __name__ == "__main__":
+    with _processes(1) as pool:
+        pool.submit(time.monotonic).result()
+        print(*pool._processes, flush=True)
+        pool.submit(time.sleep, 600).result()
+"""
+
+
+def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
+    """However it ended: by a signal that it cannot see, too."""
+    script = tmp_path / "orphans.py"
+    script.write_text(ORPHANS)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, env=environment) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+        parent.wait()
+        child.wait(timeout=30)
 
 
 def test_another_installations_key_signs_nothing_here(chain: Chain) -> None:
