@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -283,15 +284,23 @@ def _strays(directory: Path, told: _Told, patience_s: float) -> tuple[_Told, lis
         told = _read_chain(directory)
         strays = sorted(there - {directory / record.file for record in told.links.segments.values()})
         strays = [path for path in strays if path.exists()]
-        if not strays or time.monotonic() >= until:
+        ours = told.links.segments.keys() | {told.links.number + 1}
+        written = any(_number(path) in ours for path in strays)  # the next segment, or one that is rewritten
+        if not written or time.monotonic() >= until:
             return told, [_stray(directory, path, told) for path in strays]
         threading.Event().wait(LOOK_S)
+
+
+def _number(path: Path) -> int | None:
+    """Return the number of the segment that a file's name tells of."""
+    found = re.match(r"[0-9]{8,}", path.name)
+    return int(found[0]) if found else None
 
 
 def _stray(directory: Path, path: Path, told: _Told) -> Fault:
     name = str(path.relative_to(directory))
     links = told.links
-    number = int(path.name[:8]) if path.name[:8].isascii() and path.name[:8].isdecimal() else None
+    number = _number(path)
     try:
         copied = told.files.get(file_hash(path))
     except OSError:

@@ -202,6 +202,24 @@ def with_hashes(table: pa.Table, start: bytes) -> pa.Table:
     return table.set_column(len(SCHEMA) - 1, SCHEMA.field("row_hash"), pa.array(hashes, pa.binary(32)))
 
 
+@few
+@given(n=segments, at=rows, twice=st.booleans())
+def test_order_locates_rows_whose_hashes_were_made_anew(whole: Path, n: int, at: int, twice: bool) -> None:
+    def check(copy: Copy) -> None:
+        table, record = copy.table(n), copy.segments[n]
+        row = at % (len(table) - 1)
+        order = list(range(len(table)))
+        order[row + 1 : row + 2] = [row, row + 1] if twice else [row]
+        order[row] = row if twice else row + 1
+        copy.write(n, with_hashes(table.take(order), bytes.fromhex(record.before or record.prev)))
+        faults = copy.faults()
+        assert rows_of(faults) == {row + 2}
+        (fault,) = (each for each in faults if each.where == "row")
+        assert ("twice" if twice else "follows") in fault.what
+
+    in_copy(whole, check)
+
+
 def forge(copy: Copy, n: int, at: int) -> tuple[str, str]:
     """Take a row out of a segment and make its hashes anew; returns sha256 of the file and hash of the last row."""
     table, record = copy.table(n), copy.segments[n]
