@@ -122,7 +122,7 @@ def other(value: Any, kind: pa.DataType) -> Any:
 
 segments = st.integers(1, SEGMENTS)
 rows = st.integers(0, 1_000)
-few = settings(max_examples=25, deadline=None)
+few = settings(max_examples=15, deadline=None)
 
 
 def test_a_whole_archive_has_no_fault(whole: Path) -> None:
@@ -242,7 +242,7 @@ def record_of(line: bytes) -> Record:
     return record
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(n=segments, at=rows, skill=st.integers(0, 3))
 def test_a_forger_who_makes_hashes_anew_is_found(whole: Path, n: int, at: int, skill: int) -> None:
     """Skill 0: row hashes; 1: also the record's sha256; 2: also the record's hash; 3: also all records after it."""
