@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from nbx.api.auth import KeyRing, list_keys
 from nbx.audit.metrics import observe_decision, observe_outcome
 from nbx.audit.whole_log import WholeLog
+from nbx.build import current_build
 from nbx.clock import Clock, SystemClock
 from nbx.decision.ledger import Ledger
 from nbx.decision.recovery import recover
@@ -20,6 +21,7 @@ from nbx.errors import NbxError, Unavailable
 from nbx.experience.erasure import ErasureService
 from nbx.experience.service import EventService
 from nbx.features.budget_redis import RedisBudgets
+from nbx.features.builds import note_build
 from nbx.features.connection import RedisConnection
 from nbx.features.keys import KEYS_VERSION
 from nbx.features.store_redis import RedisStore
@@ -93,6 +95,7 @@ class Services:
                     self.begun = True
                 if not self.connected:
                     await check_partitions(self.connection, self.settings.partitions)
+                    await note_build(self.connection, current_build(), "nbx api", self.clock.now_ms())
                     self.connected = True
                 await self.refresh()
                 await recover(self.decisions, self.events)
@@ -148,6 +151,7 @@ def wire(settings: Settings) -> Services:
             salt=settings.salt,
             observe=observe_decision,
             ledger=ledger,
+            build=current_build().fingerprint,
         ),
         events=EventService(
             store,

@@ -20,6 +20,8 @@ from nbx.features.store import Commit, Committed, LogEntry, Store, Timer
 from nbx.limits import ARCHIVE_CACHE_BYTES
 
 TIMEOUT_MS = 5_000.0
+ARCHIVE_CODES = frozenset({"segment_damaged", "segment_schema", "chain_damaged", "archive_missing"})
+"""Codes of errors that a restored archive mends."""
 
 
 class WholeLog:
@@ -108,7 +110,10 @@ class WholeLog:
             archive = self._archive
             if archive is None:
                 raise _missing("no archive is read here")
-            last = archive.last(partition)
+            try:
+                last = archive.last(partition)
+            except OSError as error:
+                raise _missing(str(error)) from error
             if until > FIRST and (last is None or after(last) < until):
                 raise _missing(f"{self._directory} does not reach that far")
             return work(archive)

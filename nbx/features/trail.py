@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from redis.asyncio.client import Pipeline
 
 What = Literal[
-    "draft_created", "draft_approved", "draft_deleted", "published", "rolled_back", "key_created", "key_revoked"
-]
+    "draft_created", "draft_approved", "draft_deleted", "published", "rolled_back", "key_created", "key_revoked",
+    "build_started",
+]  # fmt: skip
 
 
 class Author(Struct, frozen=True):

@@ -17,6 +17,7 @@ NAMES = (
     "bench_learner_process",
     "bench_fold",
     "bench_verify",
+    "bench_archive",
 )
 
 

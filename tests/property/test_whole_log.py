@@ -80,6 +80,10 @@ async def act(world: LogWorld, what: tuple[str, int, int]) -> None:
             await world.archiver.archive()
         case "archive some" if ever:
             await world.archiver.archive({partition: ever[min(number, len(ever) - 1)].entry_id})
+        case "move" if ever:
+            await world.archiver.archive()
+            await world.learned(**{f"p{partition}": ever[min(number, len(ever) - 1)].entry_id})
+            await world.trim()
         case "trim":
             await world.learned()
             await world.trim()
@@ -110,7 +114,9 @@ def asked(ever: list[LogEntry], start: str, end: str, count: int) -> list[LogEnt
 
 partitions = st.integers(0, PARTITIONS - 1)
 acts = st.tuples(
-    st.sampled_from(["add", "add", "archive", "archive some", "trim", "trim some"]), partitions, st.integers(0, 9)
+    st.sampled_from(["add", "add", "move", "move", "archive", "archive some", "trim", "trim some"]),
+    partitions,
+    st.integers(0, 9),
 )
 whole_ids = st.tuples(st.integers(0, 12), st.integers(0, 40)).map(lambda at: f"{at[0]}-{at[1]}")
 ends = st.one_of(whole_ids, whole_ids.map("({}".format), st.integers(0, 12).map(str))
@@ -119,7 +125,7 @@ ranges = st.tuples(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(before=st.lists(acts, max_size=12), asks=st.lists(ranges, min_size=1, max_size=8))
 def test_any_range_is_that_of_a_log_that_was_never_trimmed(
     redis_url: str, before: list[tuple[str, int, int]], asks: list[tuple[int, str, str, int]]
@@ -139,7 +145,7 @@ def test_any_range_is_that_of_a_log_that_was_never_trimmed(
     asyncio.run(run())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     before=st.lists(acts, max_size=8),
     meanwhile=st.lists(acts, max_size=6),
