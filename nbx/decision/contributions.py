@@ -143,6 +143,7 @@ def columns_by_feature(plan: Plan) -> dict[str, list[int]]:
     Examples
     --------
     >>> from nbx.catalog.model import Catalog
+    >>> from nbx.catalog.plan import Plan
     >>> columns_by_feature(Plan(Catalog(name="bank"), 1))["relationship.strain"]
     [2]
     """

@@ -48,7 +48,7 @@ states = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(states, st.integers(0, 1000), st.booleans())
 def test_contributions_add_up_to_the_logged_mean(state: CustomerState, seed: int, mobile: bool) -> None:
     model = learned_model(PLAN, seed)
@@ -135,7 +135,7 @@ def test_factors_in_money_add_up_to_the_utility(state: CustomerState, seed: int)
                 assert view.best_chance == pytest.approx(view.chance, abs=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(states, st.booleans(), st.booleans())
 def test_what_the_record_tells_is_what_was_seen(state: CustomerState, mobile: bool, personal: bool) -> None:
     state.consent = {"personalise": Consent(personal, NOW_MS)}
