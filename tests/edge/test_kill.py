@@ -205,7 +205,8 @@ def check_replay(service: Running) -> None:
     quiet = Console(quiet=True)
     report = asyncio.run(replay_all(service.settings, everything, deep=True, sample=300, seed=1, console=quiet))
     assert report.different == {}, report.examples
-    assert report.replayed == report.same == 300
+    assert report.replayed == report.same == min(report.found, 300)
+    assert report.replayed > PROGRESS / 4
 
 
 @pytest.fixture(scope="module")
