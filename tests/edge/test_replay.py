@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import httpx
 import msgspec
 import pytest
 
@@ -42,6 +43,22 @@ def test_one_decision_deeply_by_command_line_and_over_http(service: Running, ans
     assert (told.code, told.out) == (0, f"{answered}: same\n"), told.err
     same = {"decision_id": answered, "same": True, "differences": [], "deep": True, "notes": []}
     assert service.http.get(f"/v1/decisions/{answered}/replay?deep=true").json() == same
+
+
+def test_one_deep_replay_at_a_time_in_a_worker(service: Running, answered: str) -> None:
+    async def ask() -> list[httpx.Response]:
+        async with httpx.AsyncClient(base_url=service.url, headers=service.headers(), timeout=120.0) as client:
+            path = f"/v1/decisions/{answered}/replay?deep=true"
+            return list(await asyncio.gather(*(client.get(path) for _ in range(service.settings.workers + 2))))
+
+    answers = asyncio.run(ask())
+    good = [answer.json() for answer in answers if answer.status_code == 200]
+    busy = [answer.json() for answer in answers if answer.status_code == 503]
+    assert len(good) + len(busy) == len(answers)
+    assert 1 <= len(good) <= service.settings.workers
+    assert all(each["same"] for each in good)
+    assert {each["code"] for each in busy} == {"replay_busy"}
+    assert "nbx decisions replay ID --deep" in busy[0]["detail"]
 
 
 def test_a_sample_of_a_day_from_records_and_deeply(service: Running, answered: str) -> None:
