@@ -19,6 +19,7 @@ NAMES = (
     "bench_verify",
     "bench_archive",
     "bench_explain",
+    "bench_replay",
 )
 
 
