@@ -16,7 +16,7 @@ NAMES = (
     "bench_store",
     "bench_learner_process",
     "bench_fold",
-    "bench_archive",
+    pytest.param("bench_archive", marks=pytest.mark.nightly),
 )
 
 
