@@ -20,6 +20,7 @@ NAMES = (
     "bench_archive",
     "bench_explain",
     "bench_replay",
+    pytest.param("bench_archive", marks=pytest.mark.nightly),
 )
 
 

@@ -32,11 +32,15 @@ def redis_url() -> Iterator[str]:
 class Keeper:
     """The keeper's archiving with a clock that is turned by hand."""
 
-    def __init__(self, world: LogWorld, **more: int) -> None:
+    def __init__(self, world: LogWorld, archive_rows: int = 100_000) -> None:
         self.world = world
         self.clock = ManualClock(NOW_MS + 1_000)
         settings = Settings(
-            archive_dir=world.directory, partitions=PARTITIONS, log_keep_s=0, archive_interval_s=300, **more
+            archive_dir=world.directory,
+            partitions=PARTITIONS,
+            log_keep_s=0,
+            archive_interval_s=300,
+            archive_rows=archive_rows,
         )
         self.archiving = Archiving(world.connection, world.store, world.lease, settings, self.clock)
 
@@ -64,10 +68,10 @@ def metric(name: str) -> float:
     return value
 
 
-def on_keeper(redis_url: str, directory: Path, work: Callable[[Keeper], Awaitable[None]], **more: int) -> None:
+def on_keeper(redis_url: str, directory: Path, work: Callable[[Keeper], Awaitable[None]], rows: int = 100_000) -> None:
     async def run() -> None:
         async with log_world(redis_url, directory) as world:
-            keeper = Keeper(world, **more)
+            keeper = Keeper(world, rows)
             try:
                 await work(keeper)
             finally:
@@ -93,7 +97,7 @@ def test_a_segment_is_due_after_a_time_or_when_enough_waits(redis_url: str, tmp_
             await keeper.turn(1)
         assert keeper.archived() == 4 * ALL, "more than archive_rows waited"
 
-    on_keeper(redis_url, tmp_path / "archive", work, archive_rows=2 * ALL)
+    on_keeper(redis_url, tmp_path / "archive", work, rows=2 * ALL)
 
 
 def test_while_it_cannot_be_written_nothing_is_trimmed_and_then_it_catches_up(
@@ -127,7 +131,7 @@ def test_while_it_cannot_be_written_nothing_is_trimmed_and_then_it_catches_up(
         assert metric("nbx_archive_failing") == 0
         assert await keeper.world.execute("GET", ARCHIVE_FAULT) is None
 
-    on_keeper(redis_url, directory, work, archive_rows=1_000_000)
+    on_keeper(redis_url, directory, work)
 
 
 def test_a_keeper_without_the_lease_gives_the_archive_to_another(redis_url: str, tmp_path: Path) -> None:
