@@ -94,9 +94,7 @@ def test_builds_are_on_record_once_and_in_the_admin_trail(service: Running) -> N
         ((UNKNOWN, "--deep"), 1, "decision_unknown: decision_id: decision"),
         (("nonsense", "--deep"), 1, "decision_id_invalid: decision_id: "),
         ((), 2, "say which decision, or --all"),
-        ((UNKNOWN, "--all"), 2, "say which decision, or --all"),
         (("--all", "--since", "yesterday"), 1, "time_invalid: since: "),
-        (("--all", "--sample", "-1"), 2, "--sample"),
     ],
 )
 def test_what_cannot_be_replayed_is_said_in_words(
