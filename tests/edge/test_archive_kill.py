@@ -127,7 +127,7 @@ async def storm(world: LogWorld, victim: Victim, kills: list[tuple[Line, int]]) 
 
 
 def run_storm(redis_url: str, directory: Path, functions: set[str] | None) -> None:
-    """Kill at every third line of some functions when it is last reached, or at every line, also when it is first."""
+    """Kill at every fourth line of some functions when it is last reached, or at every line, also when it is first."""
 
     async def run() -> None:
         async with log_world(redis_url, directory) as world:
