@@ -90,3 +90,23 @@ ERASED_SITES_MS = 7 * 86_400_000
 """How long subtracted sites are kept: so long a learner may be down and yet do the step again with the same result."""
 ERASURE_KEPT_MS = 400 * 86_400_000
 """How long the receipt of an erasure is kept: a year and a month, for whoever has to prove it."""
+QUERY_LENGTH = 20_000
+"""Characters in one SQL query: what a person writes, or a dashboard's largest."""
+QUERY_ROWS = 10_000
+"""Rows of a query's answer when nobody says."""
+QUERY_MOST_ROWS = 100_000
+"""Rows of a query's answer over HTTP at most; more is an export."""
+QUERY_BYTES = 8 << 20
+"""Bytes of a query's answer over HTTP: what the api process holds of it."""
+QUERY_S = 30.0
+"""Seconds a query over HTTP may take: who asks waits for it, and another cannot ask meanwhile."""
+QUERY_MEMORY_BYTES = 1 << 30
+"""Memory of one query over HTTP: a window of a month fits, a cross join does not."""
+QUERY_ADDRESS_BYTES = 4 << 30
+"""Address space of the process of a query over HTTP: libraries take 1 GB of it without using it."""
+QUERY_LIVE_ROWS = 200_000
+"""Entries of the live log a query reads, the newest: twice what a segment holds, in some 15 s."""
+QUERY_HASHED_BYTES = 64 << 20
+"""Bytes of segments whose hashes a query checks before it reads them: a twentieth of a second; beyond it, `verify`."""
+FOUND = 1_000
+"""Decisions in one answer of a search: a page that is read by a person."""
