@@ -92,6 +92,12 @@ ERASED_SITES_MS = 7 * 86_400_000
 """How long subtracted sites are kept: so long a learner may be down and yet do the step again with the same result."""
 ERASURE_KEPT_MS = 400 * 86_400_000
 """How long the receipt of an erasure is kept: a year and a month, for whoever has to prove it."""
+ARCHIVE_BYTES = 64 << 20
+"""Bytes of log in one segment of the archive: what the keeper has in memory, three times over, while it writes one."""
+ARCHIVE_CACHE_BYTES = 64 << 20
+"""Bytes of archived log that a process keeps unpacked: reports read all partitions side by side."""
+ADMIN_KEPT = 10_000
+"""Entries of the admin trail that stay in Redis: more than anyone pages through."""
 QUERY_LENGTH = 20_000
 """Characters in one SQL query: what a person writes, or a dashboard's largest."""
 QUERY_ROWS = 10_000
@@ -112,9 +118,3 @@ QUERY_HASHED_BYTES = 64 << 20
 """Bytes of segments whose hashes a query checks before it reads them: a twentieth of a second; beyond it, `verify`."""
 FOUND = 1_000
 """Decisions in one answer of a search: a page that is read by a person."""
-ARCHIVE_BYTES = 64 << 20
-"""Bytes of log in one segment of the archive: what the keeper has in memory, three times over, while it writes one."""
-ARCHIVE_CACHE_BYTES = 64 << 20
-"""Bytes of archived log that a process keeps unpacked: reports read all partitions side by side."""
-ADMIN_KEPT = 10_000
-"""Entries of the admin trail that stay in Redis: more than anyone pages through."""

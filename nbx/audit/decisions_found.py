@@ -9,7 +9,6 @@ from typing import Any, Final, get_args
 from msgspec import Struct, field, structs
 
 from nbx.audit.query import LogQuery, Rows
-from nbx.audit.reading import Window
 from nbx.catalog.model import REASONS, OutcomeName
 from nbx.catalog.time_words import moment
 from nbx.errors import Invalid
@@ -61,7 +60,9 @@ complained, not_seen, not_delivered; found 'aceppted'
             value = getattr(self, name)
             if value and value not in allowed:
                 raise Invalid(
-                    f"{name} must be one of {', '.join(allowed)}; found {value[:40]!r}", field=name, code="field_invalid"
+                    f"{name} must be one of {', '.join(allowed)}; found {value[:40]!r}",
+                    field=name,
+                    code="field_invalid",
                 )
         for name in ("customer", "placement", "action"):
             if value := getattr(self, name):
@@ -116,8 +117,8 @@ class Found(Struct, frozen=True, kw_only=True):
     """What is missing or was left out, in words."""
 
 
-_PAGE: Final = """SELECT decision_id, epoch_ms("at") AS at_ms, customer_id, placement, channel, release, holdout, degraded,
-    slots, len(removed) AS removed, partition
+_PAGE: Final = """SELECT decision_id, epoch_ms("at") AS at_ms, customer_id, placement, channel, release, holdout,
+    degraded, slots, len(removed) AS removed, partition
 FROM entries WHERE {conditions} ORDER BY "at" DESC, decision_id LIMIT {limit}"""
 _OUTCOMES: Final = """SELECT o.decision_id, o.slot, max_by(o.outcome, o.revision), max_by(o.cause, o.revision)
 FROM (SELECT unnest(outcomes) AS o FROM entries
@@ -157,7 +158,8 @@ def find(query: LogQuery, criteria: Criteria, partitions: int) -> Found:
         )
         for decision_id, at_ms, customer, placement, channel, release, holdout, degraded, slots, removed, _ in page
     ]  # fmt: skip
-    return Found(decisions=decisions, truncated=len(rows) > criteria.limit, notes=query.notes)
+    words = "" if decisions else found_nothing(criteria)
+    return Found(decisions=decisions, truncated=len(rows) > criteria.limit, words=words, notes=query.notes)
 
 
 def _conditions(criteria: Criteria, partitions: int) -> tuple[list[str], list[object]]:
@@ -230,7 +232,9 @@ def found_nothing(criteria: Criteria) -> str:
     'no decision with customer anna, degraded from 1 Jan 1970 UTC to 25 Dec 2026 UTC'
     """
     asked = structs.asdict(criteria)
-    words = [f"{name} {asked[name]}" for name in structs.asdict(criteria) if isinstance(asked[name], str) and asked[name]]
+    words = [
+        f"{name} {asked[name]}" for name in structs.asdict(criteria) if isinstance(asked[name], str) and asked[name]
+    ]
     words += ["degraded"] if criteria.degraded else []
     sought = f" with {', '.join(words)}" if words else ""
     begin, end = (moment(ms // 1000 * 1000) for ms in (criteria.since_ms, criteria.until_ms))

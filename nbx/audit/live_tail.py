@@ -1,9 +1,9 @@
 """What a query reads: the archive's segments by its chain, and of the live log what the archive does not have yet.
 
-No row twice, none missing, also while the keeper writes a segment or trims the log. The chain is read, then the live log
-beyond it, then the chain again: what was archived meanwhile is taken from the new segments and left out of what was read
-live. Nothing beyond the chain as it is then can have been trimmed before it was read, since only what is archived is
-ever trimmed. Files that no record of the chain names (half-written, strangers') are not read.
+No row twice, none missing, also while the keeper writes a segment or trims the log. The chain is read, then the live
+log beyond it, then the chain again: what was archived meanwhile is taken from the new segments and left out of what was
+read live. Nothing beyond the chain as it is then can have been trimmed before it was read, since only what is archived
+is ever trimmed. Files that no record of the chain names (half-written, strangers') are not read.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from nbx.audit.archived import after, parsed
 from nbx.audit.chain import Chain, Record
 from nbx.audit.reading import Window
 from nbx.audit.segments import ADMIN
 from nbx.catalog.time_words import moment
+from nbx.errors import Unsupported
 from nbx.features.store import LogEntry
 from nbx.limits import QUERY_LIVE_ROWS
 
@@ -33,6 +35,10 @@ class LiveLog(Protocol):
 
     async def log_tail(self, partition: int, count: int) -> list[LogEntry]:
         """Last `count` log entries, newest first."""
+        ...
+
+    async def firsts(self, partitions: Sequence[int]) -> dict[int, str]:
+        """Partition → the first log id that was left when it was trimmed; partitions that never were are not in it."""
         ...
 
 
@@ -75,6 +81,8 @@ async def readable(
     ------
     Damaged
         The chain is not what was written.
+    Unsupported
+        It does not have what was trimmed from the live log (`archive_missing`).
     Unavailable
         The live log cannot be read.
     """
@@ -95,7 +103,9 @@ async def readable(
                 f"the live log is longer than a query reads: of what was written before {moment(cut_ms)} and is not "
                 "archived yet some is missing; ask for a later `since`, or see why the keeper does not archive"
             )
+        firsts = await log.firsts([partition for partition in wanted if partition >= 0])
         chain.refresh()
+        _check_reach(directory, chain.last_ids(), firsts)
         live = _not_archived(live, chain.last_ids())
     return Readable(directory, segments_within(chain.segments, wanted, span), live, tuple(notes))
 
@@ -110,9 +120,9 @@ def segments_within(segments: Mapping[int, Record], partitions: Sequence[int], s
     )
 
 
-async def _beyond(log: LiveLog, partition: int, after: str, span: Window, most: int) -> tuple[list[LogEntry], int]:
+async def _beyond(log: LiveLog, partition: int, last: str, span: Window, most: int) -> tuple[list[LogEntry], int]:
     """Return a partition's entries of a window beyond a log id, and before when some are missing (0: none are)."""
-    start = f"({after}" if _place(after) >= (span.since_ms, 0) else f"{span.since_ms}"
+    start = f"({last}" if parsed(last) >= (span.since_ms, 0) else f"{span.since_ms}"
     end = f"{span.until_ms - 1}"
     found: list[LogEntry] = []
     while len(found) <= most:
@@ -124,18 +134,24 @@ async def _beyond(log: LiveLog, partition: int, after: str, span: Window, most: 
     if len(found) <= most:
         return found, 0
     newest = await log.log_tail(partition, most)
-    kept = [e for e in reversed(newest) if _place(e.entry_id) > _place(after)]
-    inside = [e for e in kept if span.since_ms <= _place(e.entry_id)[0] < span.until_ms]
-    return inside, (_place(kept[0].entry_id)[0] if kept else span.until_ms)
+    kept = [e for e in reversed(newest) if parsed(e.entry_id) > parsed(last)]
+    inside = [e for e in kept if span.since_ms <= parsed(e.entry_id)[0] < span.until_ms]
+    return inside, (parsed(kept[0].entry_id)[0] if kept else span.until_ms)
+
+
+def _check_reach(directory: Path, last: Mapping[int, str], firsts: Mapping[int, str]) -> None:
+    """See that the archive has what was trimmed from the live log."""
+    for partition, first in firsts.items():
+        if after(parsed(last.get(partition, _NOTHING))) < parsed(first):
+            raise Unsupported(
+                f"{directory} does not have what was trimmed from the live log of partition {partition} before "
+                f"{first}: is it the archive of this installation? See NBX_ARCHIVE_DIR, and `nbx log verify`",
+                code="archive_missing",
+            )
 
 
 def _not_archived(live: Iterable[LogEntry], last: Mapping[int, str]) -> list[LogEntry]:
-    return [e for e in live if _place(e.entry_id) > _place(last.get(e.partition, _NOTHING))]
-
-
-def _place(entry_id: str) -> tuple[int, int]:
-    ms, _, sequence = entry_id.partition("-")
-    return int(ms), int(sequence or 0)
+    return [e for e in live if parsed(e.entry_id) > parsed(last.get(e.partition, _NOTHING))]
 
 
 def every_partition(partitions: int) -> list[int]:

@@ -42,6 +42,7 @@ T = TypeVar("T")
 FEW_FILES: Final = 16
 """So many segments are opened without asking which are needed: asking takes as long."""
 _PAGE: Final = 256
+_BATCH: Final = 8192
 _START: Final = bytes(32)
 _AS_WRITTEN: Final = "hive_partitioning = false, filename = false"
 _SCHEMAS_DIFFER: Final = ("schema mismatch", "union_by_name")
@@ -63,7 +64,9 @@ class Bounds(Struct, frozen=True, kw_only=True):
     def checked(self) -> Bounds:
         """Return these bounds; `Invalid` when there is no such number of rows."""
         if not 1 <= self.rows <= QUERY_MOST_ROWS:
-            raise Invalid(f"limit must be 1 to {QUERY_MOST_ROWS}, found {self.rows}", field="limit", code="field_invalid")
+            raise Invalid(
+                f"limit must be 1 to {QUERY_MOST_ROWS}, found {self.rows}", field="limit", code="field_invalid"
+            )
         return self
 
 
@@ -233,8 +236,8 @@ class LogQuery:
             told = "; ".join(f"{file} {words}" for file, words in list(faults.items())[:5])
             more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
             raise Damage(
-                f"the answer would be wrong, as the archive is damaged: {told}{more}. `nbx log verify` says more; restore "
-                "the files from a copy, or ask again with skip_damaged to go on without them"
+                f"the answer would be wrong, as the archive is damaged: {told}{more}. `nbx log verify` says more; "
+                "restore the files from a copy, or ask again with skip_damaged to go on without them"
             )
         self._skipped |= faults
         return [record for record in records if record.file not in self._skipped]
@@ -284,7 +287,9 @@ class LogQuery:
         kept = "SELECT * FROM live"
         if paths:
             files = ", ".join(map(_text, paths))
-            kept += f" UNION ALL BY NAME SELECT * FROM read_parquet([{files}], union_by_name = {by_name}, {_AS_WRITTEN})"
+            kept += (  # paths of ours, as texts
+                f" UNION ALL BY NAME SELECT * FROM read_parquet([{files}], union_by_name = {by_name}, {_AS_WRITTEN})"  # noqa: S608
+            )
         since, until = _timestamp(self._span.since_ms), _timestamp(self._span.until_ms)
         connection.execute(
             f"CREATE VIEW kept AS SELECT * FROM ({kept}) WHERE logged_at >= {since} AND logged_at < {until}"  # noqa: S608
@@ -304,6 +309,8 @@ class Rows(Struct, frozen=True):
 
     columns: list[Column]
     pages: Iterator[list[tuple[Any, ...]]]
+    batches: Callable[[], Any]
+    """The same as a `pyarrow.RecordBatchReader`, in place of the pages."""
 
 
 class _Limit:
@@ -340,14 +347,19 @@ def _rows(connection: duckdb.DuckDBPyConnection, statement: Any, parameters: Seq
         (statement,) = connection.extract_statements(statement)
     if given := len(statement.named_parameters) - len(parameters):
         raise Invalid(f"the query has {given} parameters that nothing is given for", field="sql", code="sql_invalid")
-    result = connection.execute(statement, list(parameters))
-    columns = [Column(name, str(kind)) for name, kind, *_ in result.description]
+    if not parameters:
+        found = connection.sql(statement)
+        columns = [Column(name, str(kind)) for name, kind in zip(found.columns, found.types, strict=True)]
+    else:
+        described = connection.execute(f"DESCRIBE {statement.query}", list(parameters)).fetchall()
+        columns = [Column(name, kind) for name, kind, *_ in described]
 
     def pages() -> Iterator[list[tuple[Any, ...]]]:
+        result = connection.execute(statement, list(parameters))
         while page := result.fetchmany(_PAGE):
             yield page
 
-    return Rows(columns, pages())
+    return Rows(columns, pages(), lambda: connection.sql(statement).to_arrow_reader(_BATCH))
 
 
 def _packed(row: tuple[Any, ...]) -> bytes:

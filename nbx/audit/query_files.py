@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +20,9 @@ from nbx.audit.reading import SKEW_MS, Window
 from nbx.limits import QUERY_HASHED_BYTES
 
 _MAGIC: Final = b"PAR1"
-_BOUND = re.compile(r"\((logged_at|at) (>=|>|<=|<|=) '(\d{4,6}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,9})?)'::TIMESTAMP(?:_MS)?\)")
+_BOUND = re.compile(
+    r"\((logged_at|at) (>=|>|<=|<|=) '(\d{4,6}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,9})?)'::TIMESTAMP(?:_MS)?\)"
+)
 _EVER: Final = Window(0, 1 << 62)
 
 
@@ -120,5 +122,5 @@ def _ms(told: str) -> int:
     if len(year) > 4:
         return _EVER.until_ms if int(year) > 9999 else 0
     seconds, _, fraction = clock.partition(".")
-    at = datetime.fromisoformat(f"{year}-{month}-{date}T{seconds}").replace(tzinfo=timezone.utc)
+    at = datetime.fromisoformat(f"{year}-{month}-{date}T{seconds}").replace(tzinfo=UTC)
     return int(at.timestamp()) * 1000 + int(fraction.ljust(3, "0")[:3] or 0)

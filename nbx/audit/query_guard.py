@@ -90,7 +90,9 @@ def checked_statement(connection: duckdb.DuckDBPyConnection, sql: str) -> Any:
     kind = statements[0].type.name
     if kind != "SELECT":
         raise Invalid(
-            f"a query is one SELECT statement, this is {kind}: the log is only read here", field="sql", code="sql_refused"
+            f"a query is one SELECT statement, this is {kind}: the log is only read here",
+            field="sql",
+            code="sql_refused",
         )
     _check_tree(_tree(connection, statements[0].query))
     return statements[0]

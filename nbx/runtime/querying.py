@@ -13,24 +13,24 @@ import os
 import resource
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from nbx import errors
-from nbx.audit.decisions_found import Criteria, find, found_nothing
+from nbx.audit.decisions_found import Criteria, Found, find
 from nbx.audit.live_tail import Readable, every_partition, readable
-from nbx.audit.query import Bounds, LogQuery
+from nbx.audit.query import Answer, Bounds, Damage, LogQuery
 from nbx.audit.reading import Window
 from nbx.audit.segments import ADMIN
 from nbx.clock import SystemClock
 from nbx.errors import NbxError, TooLarge, Unavailable
 from nbx.features.connection import RedisConnection
-from nbx.features.keys import ADMIN_LOG
+from nbx.features.keys import ADMIN_LOG, partition_keys
 from nbx.features.store import LogEntry
 from nbx.features.store_redis import SCAN_TIMEOUT_MS, RedisStore
 from nbx.ids import partition_of
@@ -38,12 +38,15 @@ from nbx.limits import QUERY_ADDRESS_BYTES
 from nbx.runtime.process import check_partitions, log
 from nbx.settings import Settings
 
+T = TypeVar("T")
 WORKER: Final = "nbx.runtime.query_worker"
 LATE_S: Final = 3.0
 """How much longer than its time a worker may take before it is killed: it ends with clearer words by itself."""
 WAITING: Final = 8
 """Searches that may wait for their turn."""
 NICE: Final = 10
+FOREVER_MS: Final = 1 << 50
+"""An end for windows that have none."""
 _PASSED_ON: Final = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "HOME")
 _ANSWERED, _REFUSED = 0, 3
 _SLACK_BYTES: Final = 1 << 20
@@ -94,6 +97,12 @@ class RedisLog:
             return await self._store.log_tail(partition, count)
         return await self._admin(("XREVRANGE", ADMIN_LOG, "+", "-"), count)
 
+    async def firsts(self, partitions: Sequence[int]) -> dict[int, str]:
+        """Return where the trimmed partitions' logs begin."""
+        keys = [partition_keys(partition).first for partition in partitions]
+        found = await self._store.read(keys, SCAN_TIMEOUT_MS)
+        return {p: first.decode() for p, first in zip(partitions, found, strict=True) if first}
+
     async def _admin(self, command: tuple[str, ...], count: int) -> list[LogEntry]:
         rows = await self._connection.execute(*command, "COUNT", count, timeout_ms=SCAN_TIMEOUT_MS)
         return [LogEntry(ADMIN, entry_id.decode(), fields[1]) for entry_id, fields in rows]
@@ -125,18 +134,39 @@ async def read(asked: Asked) -> Readable:
         return await readable(Path(asked.archive), log_of_redis, partitions, asked.span)
 
 
+def over(asked: Asked, use: Callable[[LogQuery], T]) -> T:
+    """Read the log for a question, and use it; read it anew when segments were replaced meanwhile.
+
+    Raises
+    ------
+    Unavailable
+        Redis does not answer.
+    Unsupported
+        The archive is damaged, or not this installation's.
+    """
+    source = asyncio.run(read(asked))
+    while True:
+        query = LogQuery(source, asked.span, asked.now_ms, asked.bounds, skip_damaged=asked.skip_damaged)
+        try:
+            return use(query)
+        except Damage:  # or what was erased from was written anew since
+            again = asyncio.run(read(asked))
+            if again.records == source.records:
+                raise
+            source = again
+
+
 def answer(asked: Asked) -> bytes:
-    """Answer a question, as JSON; in a worker, or on the command line."""
+    """Answer a question, as JSON."""
     clock = SystemClock()
     began_ms = clock.now_ms()
-    source = asyncio.run(read(asked))
-    query = LogQuery(source, asked.span, asked.now_ms, asked.bounds, skip_damaged=asked.skip_damaged)
-    if asked.criteria is None:
-        answered: Any = query.answer(asked.sql)
-    else:
-        answered = find(query, asked.criteria, asked.partitions)
-        if not answered.decisions:
-            answered = msgspec.structs.replace(answered, words=found_nothing(asked.criteria))
+
+    def use(query: LogQuery) -> Answer | Found:
+        if asked.criteria is None:
+            return query.answer(asked.sql)
+        return find(query, asked.criteria, asked.partitions)
+
+    answered = over(asked, use)
     return msgspec.json.encode(msgspec.structs.replace(answered, took_ms=float(clock.now_ms() - began_ms)))
 
 
