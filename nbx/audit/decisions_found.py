@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, Final, get_args
 
 from msgspec import Struct, field, structs
 
+from nbx.audit.history import AFTER_MS
 from nbx.audit.query import LogQuery, Rows
 from nbx.catalog.model import REASONS, OutcomeName
 from nbx.catalog.time_words import moment
@@ -16,6 +18,8 @@ from nbx.experience.causes import CAUSES
 from nbx.ids import checked_id, partition_of
 from nbx.limits import FOUND
 
+FIRST_MS: Final = 86_400_000
+"""How much of a window is searched first: a day."""
 HOLDOUTS: Final = ("silent", "random", "any")
 _ALLOWED: Final = {"outcome": get_args(OutcomeName), "cause": CAUSES, "reason": REASONS, "holdout": HOLDOUTS}
 
@@ -145,9 +149,13 @@ def find(query: LogQuery, criteria: Criteria, partitions: int) -> Found:
     TooLarge, Damage
         As `LogQuery.answer`.
     """
-    conditions, values = _conditions(criteria, partitions)
-    sql = _PAGE.format(conditions=" AND ".join(conditions), limit=criteria.limit + 1)
-    rows = query.over(sql, _listed, values, trusted=True)
+    rows: list[tuple[Any, ...]] = []
+    for span in _steps(criteria):
+        conditions, values = _conditions(criteria, span, partitions)
+        sql = _PAGE.format(conditions=" AND ".join(conditions), limit=criteria.limit + 1 - len(rows))
+        rows += query.over(sql, _listed, values, trusted=True)
+        if len(rows) > criteria.limit:
+            break
     page = rows[: criteria.limit]
     outcomes = _outcomes(query, page) if page else {}
     decisions = [
@@ -162,9 +170,23 @@ def find(query: LogQuery, criteria: Criteria, partitions: int) -> Found:
     return Found(decisions=decisions, truncated=len(rows) > criteria.limit, words=words, notes=query.notes)
 
 
-def _conditions(criteria: Criteria, partitions: int) -> tuple[list[str], list[object]]:
-    conditions: list[str] = ["kind = 'decision'", '"at" >= ?', '"at" < ?']
-    values: list[object] = [_moment(criteria.since_ms), _moment(criteria.until_ms)]
+def _steps(criteria: Criteria) -> Iterator[Window]:
+    """Yield parts of the window, the latest first and each longer than the one before, so that the past may stay shut.
+
+    What became of decisions may be told at any time, so that who asks for it has all of the window read at once.
+    """
+    until, length = criteria.until_ms, FIRST_MS
+    if criteria.outcome or criteria.cause:
+        length = until - criteria.since_ms
+    while until > criteria.since_ms:
+        since = max(criteria.since_ms, until - length)
+        yield Window(since, until)
+        until, length = since, length * 2
+
+
+def _conditions(criteria: Criteria, span: Window, partitions: int) -> tuple[list[str], list[object]]:
+    conditions = ["kind = 'decision'", '"at" >= ?', '"at" < ?', "logged_at < ?"]
+    values: list[object] = [_moment(span.since_ms), _moment(span.until_ms), _moment(span.until_ms + AFTER_MS)]
 
     def add(condition: str, *given: object) -> None:
         conditions.append(condition)

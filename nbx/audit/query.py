@@ -26,15 +26,17 @@ from typing import Any, Final, TypeVar
 
 import duckdb
 import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 from msgspec import Struct, field
 
 from nbx.audit.chain import Record
 from nbx.audit.live_tail import Readable
 from nbx.audit.query_files import changed, faults_of, needed
 from nbx.audit.query_guard import checked_statement
-from nbx.audit.query_views import VIEWS
+from nbx.audit.query_views import View, views_in
 from nbx.audit.reading import Window
-from nbx.audit.segments import to_table
+from nbx.audit.segments import SCHEMA, to_table
 from nbx.errors import Invalid, NbxError, TooLarge, Unsupported
 from nbx.limits import QUERY_BYTES, QUERY_MEMORY_BYTES, QUERY_MOST_ROWS, QUERY_ROWS, QUERY_S, STOPPED_MS
 
@@ -127,7 +129,9 @@ class LogQuery:
         self._now = _timestamp(now_ms)
         self._bounds = bounds or Bounds()
         self._skip_damaged = skip_damaged
-        self._live = to_table(source.live, _START).drop_columns(["row_hash"])
+        live = to_table(source.live, _START)
+        nothing = pa.nulls(live.num_rows, pa.binary(32))  # a row's hash is of a place in a segment
+        self._live = live.set_column(live.schema.get_field_index("row_hash"), "row_hash", nothing)
         self._skipped: dict[str, str] = {}
         self.opened = 0
 
@@ -181,8 +185,9 @@ class LogQuery:
         try:
             while True:
                 records = self._whole(records if pruned else [*self._newest_whole()])
+                by_name = by_name or self._is_older(records[-1:])
                 try:
-                    with self._connected(records, by_name=by_name) as connection:
+                    with self._connected(sql, records, by_name=by_name, asking=not pruned) as connection:
                         clock.watch(connection)
                         statement = sql if trusted else checked_statement(connection, sql)
                         if not pruned:
@@ -231,6 +236,13 @@ class LogQuery:
                 yield record
                 return
 
+    def _is_older(self, records: Sequence[Record]) -> bool:
+        """Tell whether a segment lacks columns that others may have: DuckDB takes the first for what all are like."""
+        for record in records:
+            with suppress(pa.ArrowException, OSError):  # DuckDB will say it
+                return not set(SCHEMA.names) <= set(pq.read_schema(self._source.directory / record.file).names)
+        return False
+
     def _without(self, faults: Mapping[str, str], records: Sequence[Record]) -> list[Record]:
         if faults and not self._skip_damaged:
             told = "; ".join(f"{file} {words}" for file, words in list(faults.items())[:5])
@@ -258,7 +270,10 @@ class LogQuery:
         return needed(self._source.records, described[0][1])
 
     @contextmanager
-    def _connected(self, records: Sequence[Record], *, by_name: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _connected(
+        self, sql: str, records: Sequence[Record], *, by_name: bool, asking: bool
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open DuckDB over some segments; `asking`: only for a plan, which must not depend on what these hold."""
         bounds = self._bounds
         connection = duckdb.connect(
             config={
@@ -272,17 +287,27 @@ class LogQuery:
             }
         )
         try:
-            self._lay_out(connection, records, by_name=by_name)
+            if asking:
+                connection.execute("SET disabled_optimizers = 'statistics_propagation'")
+            self._lay_out(connection, views_in(sql), records, by_name=by_name)
             yield connection
         finally:
             connection.close()
 
-    def _lay_out(self, connection: duckdb.DuckDBPyConnection, records: Sequence[Record], *, by_name: bool) -> None:
-        """Make the views over some segments and the live tail, then lock everything else away."""
+    def _lay_out(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        views: Mapping[str, View],
+        records: Sequence[Record],
+        *,
+        by_name: bool,
+    ) -> None:
+        """Make views over some segments and the live tail, then lock everything else away."""
         paths = [str((self._source.directory / record.file).resolve()) for record in reversed(records)]
         if self._bounds.spill:
             connection.execute(f"SET max_temp_directory_size = '{self._bounds.spill_bytes}B'")
         connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET enable_progress_bar = false")
         connection.register("live", self._live)
         kept = "SELECT * FROM live"
         if paths:
@@ -297,7 +322,7 @@ class LogQuery:
         for name in ("now", "current_timestamp", "get_current_timestamp", "transaction_timestamp", "localtimestamp"):
             connection.execute(f"CREATE MACRO {name}() AS {self._now}")
         connection.execute(f"CREATE MACRO ago(span) AS {self._now} - CAST(span AS INTERVAL)")
-        for name, view in VIEWS.items():
+        for name, view in views.items():
             connection.execute(f"CREATE VIEW {name} AS {view.select}")
         connection.execute(f"SET allowed_paths = [{', '.join(map(_text, paths))}]")
         connection.execute("SET enable_external_access = false")
@@ -348,7 +373,11 @@ def _rows(connection: duckdb.DuckDBPyConnection, statement: Any, parameters: Seq
     if given := len(statement.named_parameters) - len(parameters):
         raise Invalid(f"the query has {given} parameters that nothing is given for", field="sql", code="sql_invalid")
     if not parameters:
-        found = connection.sql(statement)
+        try:
+            found = connection.sql(statement)
+        except duckdb.BinderException:
+            connection.execute(statement)  # says the same with the place
+            raise
         columns = [Column(name, str(kind)) for name, kind in zip(found.columns, found.types, strict=True)]
     else:
         described = connection.execute(f"DESCRIBE {statement.query}", list(parameters)).fetchall()

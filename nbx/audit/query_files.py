@@ -79,18 +79,28 @@ def needed(records: Sequence[Record], plan: str) -> list[Record]:
     plan
         What EXPLAIN (FORMAT json) says of the query.
     """
-    spans = [_span_of(filters) for filters in _scans(msgspec.json.decode(plan))]
+    nodes = list(_nodes(msgspec.json.decode(plan)))
+    scans = [_filters(node) for node in nodes if "PARQUET" in _kind(node)]
+    if len(scans) != sum("ARROW" in _kind(node) for node in nodes):
+        return list(records)  # something was left out of the plan that the live log is still read for
+    spans = [_span_of(filters) for filters in scans]
     return [r for r in records if any(r.to_ms >= s.since_ms and r.from_ms < s.until_ms for s in spans)]
 
 
-def _scans(nodes: Any) -> Iterator[list[str]]:
-    """Yield the filters of each scan of segments."""
-    for node in nodes if isinstance(nodes, list) else [nodes]:
-        about = node.get("extra_info", {})
-        if isinstance(about, Mapping) and "PARQUET" in str(about.get("Function", node.get("name", ""))).upper():
-            filters = about.get("Filters", [])
-            yield [filters] if isinstance(filters, str) else [str(each) for each in filters]
-        yield from _scans(node.get("children", []))
+def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    """Yield every node of a plan."""
+    for node in tree if isinstance(tree, list) else [tree]:
+        yield node
+        yield from _nodes(node.get("children", []))
+
+
+def _kind(node: Mapping[str, Any]) -> str:
+    return str(node.get("name", "")).upper()
+
+
+def _filters(node: Mapping[str, Any]) -> list[str]:
+    filters = node.get("extra_info", {}).get("Filters", [])
+    return [filters] if isinstance(filters, str) else [str(each) for each in filters]
 
 
 def _span_of(filters: Iterable[str]) -> Window:
@@ -112,7 +122,8 @@ def _span_of(filters: Iterable[str]) -> Window:
             if comparison in (">", ">=", "="):
                 since = max(since, at_ms if column == "logged_at" else at_ms - SKEW_MS)
             if comparison in ("<", "<=", "=") and column == "logged_at":
-                until = min(until, at_ms + 2)
+                beyond = comparison != "<" or bool(told.partition(".")[2][3:].strip("0"))
+                until = min(until, at_ms + beyond)
     return Window(since, until)
 
 

@@ -8,6 +8,7 @@ UTC, without a zone. `at` is when it happened, `logged_at` when it was written.
 
 from __future__ import annotations
 
+import re
 from typing import Final, NamedTuple
 
 
@@ -19,6 +20,7 @@ class View(NamedTuple):
     select: str
 
 
+_WORD = re.compile("[a-z_]+")
 _DECIDED = 'decision_id, "at", logged_at, customer_id, placement, channel, release, holdout, degraded'
 
 VIEWS: Final[dict[str, View]] = {
@@ -103,3 +105,20 @@ VIEWS: Final[dict[str, View]] = {
     ),
 }
 """Name → view, in an order in which each only needs those before it."""
+
+
+def views_in(sql: str) -> dict[str, View]:
+    """Return the views that a query may need, in order: those it names, and what these need.
+
+    Examples
+    --------
+    >>> list(views_in("SELECT count(*) FROM Outcomes"))
+    ['entries', 'outcome_revisions', 'outcomes']
+    """
+    named = set(_WORD.findall(sql.lower()))
+    found: dict[str, View] = {}
+    for name, view in reversed(VIEWS.items()):
+        if name in named:
+            found[name] = view
+            named.update(_WORD.findall(view.select))
+    return dict(reversed(found.items()))
