@@ -69,7 +69,7 @@ def measure(directory: Path, now_ms: int, rounds: int) -> None:
     """Time the questions and print."""
     asked = Asked(
         archive=str(directory), redis_url="", partitions=PARTITIONS, span=Window(START_MS, FOREVER_MS),
-        now_ms=now_ms, bounds=Bounds(),
+        now_ms=now_ms, bounds=Bounds(seconds=600),
     )  # fmt: skip
     customer = Criteria(customer="customer-7", since_ms=START_MS, until_ms=now_ms, limit=20)
     questions = {

@@ -11,6 +11,7 @@ from msgspec import Struct, field, structs
 
 from nbx.audit.history import AFTER_MS
 from nbx.audit.query import LogQuery, Rows
+from nbx.audit.reading import Window
 from nbx.catalog.model import REASONS, OutcomeName
 from nbx.catalog.time_words import moment
 from nbx.errors import Invalid

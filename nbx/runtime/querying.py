@@ -280,20 +280,25 @@ async def ask(asked: Asked) -> bytes:
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
     )  # fmt: skip
+    late = asyncio.get_running_loop().time() + asked.bounds.seconds
     try:
-        async with asyncio.timeout(asked.bounds.seconds + LATE_S):
-            return await _asked_of(process, asked)
+        async with asyncio.timeout_at(late + LATE_S):
+            return await _asked_of(process, asked, late)
     except TimeoutError:
-        raise TooLarge(
-            f"the query took more than {asked.bounds.seconds:g} s: ask for less time (since, until)", code="query_late"
-        ) from None
+        raise _late(asked) from None
     finally:
         with suppress(ProcessLookupError):
             process.kill()
         await asyncio.shield(process.wait())
 
 
-async def _asked_of(process: asyncio.subprocess.Process, asked: Asked) -> bytes:
+def _late(asked: Asked) -> TooLarge:
+    return TooLarge(
+        f"the query took more than {asked.bounds.seconds:g} s: ask for less time (since, until)", code="query_late"
+    )
+
+
+async def _asked_of(process: asyncio.subprocess.Process, asked: Asked, late: float) -> bytes:
     assert process.stdin is not None
     assert process.stdout is not None
     with suppress(ConnectionError):
@@ -313,6 +318,8 @@ async def _asked_of(process: asyncio.subprocess.Process, asked: Asked) -> bytes:
         kind: Callable[..., NbxError] = getattr(errors, told.kind)
         raise kind(told.message, field=told.field, code=told.code)
     log.warning("a query's process ended with %d", code)
+    if asyncio.get_running_loop().time() >= late:
+        raise _late(asked)  # and did not take well to being interrupted
     raise TooLarge(
         "the query needs more memory than it may have: ask for less time (since, until) or fewer columns, or aggregate",
         code="query_memory",

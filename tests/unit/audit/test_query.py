@@ -161,9 +161,9 @@ def test_what_takes_too_long_is_stopped(archive: Archive) -> None:
 
 def test_values_that_json_lacks_are_told_as_text(archive: Archive) -> None:
     asked = query(archive.directory)
-    sql = "SELECT 2::HUGEINT ** 100, MAP {(1, 2): 'a'}, 'nan'::DOUBLE, 'ab'::BLOB, DATE '2026-01-31', 1.5::DECIMAL(5, 2)"
+    sql = "SELECT 2::HUGEINT ** 100, MAP {1: 'a'}, 'nan'::DOUBLE, 'ab'::BLOB, DATE '2026-01-31', 1.5::DECIMAL(5, 2)"
     (row,) = rows(asked, sql)
-    assert row[1:5] == [{"(1, 2)": "a"}, None, "YWI=", "2026-01-31"]
+    assert row[1:5] == [{"1": "a"}, None, "YWI=", "2026-01-31"]
     assert rows(asked, "SELECT sum(i) FROM (SELECT 9223372036854775807::HUGEINT * 4 AS i)") == [["36893488147419103228"]]
 
 
