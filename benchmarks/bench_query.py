@@ -96,7 +96,9 @@ def measure(directory: Path, now_ms: int, rounds: int) -> None:
     medians = {name: median(values) for name, values in times.items()}
     for name, value in medians.items():
         print(f"{name}: {value:.2f} s (worst {max(times[name]):.2f})")
-    print(f"last hour, with the chain against all files: {medians['all files'] / medians['last hour']:.1f} x (bar: 2 s)")
+    print(
+        f"last hour, with the chain against all files: {medians['all files'] / medians['last hour']:.1f} x (bar: 2 s)"
+    )
 
 
 def main() -> None:

@@ -46,7 +46,7 @@ def log_sql(
     sql: Annotated[str, typer.Argument(help="One SELECT over the views, see docs/query.md; - reads it from stdin.")],
     since: Since = "",
     until: Until = "",
-    limit: Annotated[int, typer.Option(min=1, help="Rows at most; of files none unless given.")] = 0,
+    limit: Annotated[int, typer.Option(min=1, help="Rows at most; a file has all.")] = SHOWN,
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     target: Annotated[Path | None, typer.Option("--out", help="Write FILE.csv or FILE.parquet instead.")] = None,
@@ -64,7 +64,7 @@ def log_sql(
     def use(query: LogQuery) -> Answer:
         return query.answer(text)
 
-    answer = _on_log(use, since, until, directory, skip_damaged=skip_damaged, timeout=timeout, rows=limit or SHOWN)
+    answer = _on_log(use, since, until, directory, skip_damaged=skip_damaged, timeout=timeout, rows=limit)
     if as_json:
         show(answer)
         return

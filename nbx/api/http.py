@@ -23,7 +23,7 @@ from nbx.api.errors import PROBLEM_TYPE, UNREADABLE, from_decode, problem
 from nbx.api.messages import BatchItem, Fault, InteractionReply, InteractionRequest, Problem, ProfilePatch
 from nbx.api.own_routes import own_routes
 from nbx.api.plane import DataPlane
-from nbx.api.query_routes import query_routes
+from nbx.api.query_routes import find_handler, query_routes
 from nbx.api.reports import (
     customer_report,
     decision_report,
@@ -77,7 +77,7 @@ def make_app(services: Services, plane: DataPlane) -> Litestar:
             *_operations(services),
             *console_routes(services),
             *own_routes(services),
-            *query_routes(services),
+            query_routes(services),
             *web_routes(),
         ],
         exception_handlers={NbxError: _on_error, HTTPException: _on_http_error, Exception: _on_surprise},
@@ -162,6 +162,7 @@ def _decision_routes(services: Services, plane: DataPlane) -> Router:
             change,
             merge,
             *_erasure_handlers(services),
+            find_handler(services),
         ],
         guards=[scope_guard(services)],
         request_max_body_size=BODY_BYTES,

@@ -36,9 +36,9 @@ class QueryPost(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Go on without segments of the archive that are damaged, and note it."""
 
 
-def query_routes(services: Services) -> list[Router]:
-    """Return `POST /v1/audit/query` and `GET /v1/decisions`."""
-    desk, guard = QueryDesk(services.settings), scope_guard(services)
+def query_routes(services: Services) -> Router:
+    """Return `POST /v1/audit/query`."""
+    desk = QueryDesk(services.settings)
 
     @post(
         "/query", opt={"scope": "audit"}, status_code=HTTP_200_OK, summary="Ask the log in SQL, read-only and bounded"
@@ -49,6 +49,14 @@ def query_routes(services: Services) -> list[Router]:
         bounds = Bounds(rows=data.limit).checked()
         asked = desk.sql(data.sql, span, now_ms, bounds, skip_damaged=data.skip_damaged)
         return cast("Answer", _as_json(await _while_connected(request, asked)))
+
+    guards = [scope_guard(services)]
+    return Router("/v1/audit", route_handlers=[query], guards=guards, request_max_body_size=BODY_BYTES)
+
+
+def find_handler(services: Services) -> Any:
+    """Return the handler of `GET /v1/decisions`."""
+    desk = QueryDesk(services.settings)
 
     @get("/decisions", opt={"scope": "audit"}, summary="Find decisions, newest first")
     async def find(  # noqa: PLR0913, PLR0917 - one parameter per criterion
@@ -76,10 +84,7 @@ def query_routes(services: Services) -> list[Router]:
         asked = desk.find(criteria, span, now_ms, Bounds(), skip_damaged=skip_damaged)
         return cast("Found", _as_json(await _while_connected(request, asked)))
 
-    return [
-        Router("/v1/audit", route_handlers=[query], guards=[guard], request_max_body_size=BODY_BYTES),
-        Router("/v1", route_handlers=[find], guards=[guard]),
-    ]
+    return find
 
 
 def _as_json(packed: bytes) -> Response[bytes]:

@@ -50,6 +50,20 @@ _AS_WRITTEN: Final = "hive_partitioning = false, filename = false"
 _SCHEMAS_DIFFER: Final = ("schema mismatch", "union_by_name")
 
 
+def _as_read(kind: pa.DataType) -> pa.DataType:
+    """Return the type as which DuckDB reads a column of a segment: its times are microseconds."""
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us")
+    if pa.types.is_list(kind):
+        return pa.list_(_as_read(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([(kind.field(i).name, _as_read(kind.field(i).type)) for i in range(kind.num_fields)])
+    return kind
+
+
+_LIVE: Final = pa.schema([(each.name, _as_read(each.type)) for each in SCHEMA])
+
+
 class Bounds(Struct, frozen=True, kw_only=True):
     """What a query may take. The defaults are those of a query over HTTP."""
 
@@ -129,7 +143,7 @@ class LogQuery:
         self._now = _timestamp(now_ms)
         self._bounds = bounds or Bounds()
         self._skip_damaged = skip_damaged
-        live = to_table(source.live, _START)
+        live = to_table(source.live, _START).cast(_LIVE)
         nothing = pa.nulls(live.num_rows, pa.binary(32))  # a row's hash is of a place in a segment
         self._live = live.set_column(live.schema.get_field_index("row_hash"), "row_hash", nothing)
         self._skipped: dict[str, str] = {}

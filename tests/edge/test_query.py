@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import threading
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def rows(service: Running, sql: str, **more: Any) -> list[list[Any]]:
 
 def refused(answer: httpx.Response, status: int, code: str, field: str = "") -> str:
     assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
-    assert answer.json()["field"] == field
+    assert answer.json().get("field", "") == field
     return str(answer.json()["detail"])
 
 
@@ -75,11 +75,13 @@ def test_what_is_wrong_names_its_field(service: Running) -> None:
     refused(ask(service, "SELECT 1", limit=0), 400, "field_invalid", "limit")
     refused(ask(service, "SELECT 1", since="yesterday"), 400, "time_invalid", "since")
     refused(ask(service, "SELECT 1", since="1h", until="2h"), 400, "window_empty", "since")
-    refused(ask(service, "SELECT 1", sinse="1h"), 400, "field_invalid", "sinse")
+    assert "sinse" in refused(ask(service, "SELECT 1", sinse="1h"), 400, "field_invalid")
     refused(ask(service, "SELECT 1" + " " * 30_000), 413, "too_large", "sql")
     assert service.http.post("/v1/audit/query", json={"sql": 1}).status_code == 400
     key, _ = service.new_key("decide")
-    assert service.http.post("/v1/audit/query", json={"sql": "SELECT 1"}, headers=service.headers(key)).status_code == 403
+    assert (
+        service.http.post("/v1/audit/query", json={"sql": "SELECT 1"}, headers=service.headers(key)).status_code == 403
+    )
     assert service.http.get("/v1/decisions", headers=service.headers(key)).status_code == 403
     for name, value in (("outcome", "sold"), ("cause", "x"), ("reason", "x"), ("holdout", "x"), ("limit", "0")):
         refused(service.http.get("/v1/decisions", params={name: value}), 400, "field_invalid", name)
@@ -87,31 +89,30 @@ def test_what_is_wrong_names_its_field(service: Running) -> None:
 
 
 def test_a_heavy_query_harms_nobody_and_goes_with_its_caller(service: Running) -> None:
-    bomb = "SELECT count(*) FROM range(1000000000) a, range(1000000) b"
+    body = msgspec.json.encode({"sql": "SELECT count(*) FROM range(1000000000) a, range(1000000) b"})
+    lines = ["POST /v1/audit/query HTTP/1.1", "Host: test", "Content-Type: application/json"]
+    lines += [f"Authorization: Bearer {service.key}", f"Content-Length: {len(body)}"]
+    caller = socket.create_connection(("127.0.0.1", service.settings.port))
+    caller.sendall("\r\n".join([*lines, "", ""]).encode() + body)
+
+    def queries() -> list[psutil.Process]:
+        pids = [pid for child, pid in service.pids().items() if child.startswith("api-")]
+        return [p for pid in pids for p in psutil.Process(pid).children() if "nbx.runtime.query_worker" in p.cmdline()]
+
+    (query,) = eventually(queries, 20.0, "the query's process")
+    worker = psutil.Process(query.ppid())
+    before = worker.memory_info().rss
     with service.workers() as clients:
-        name, client = next(iter(clients.items()))
-        worker = psutil.Process(service.pids()[name])
-        before = worker.memory_info().rss
-        other = service.client()
-        asking = threading.Thread(target=lambda: pytest.raises(httpx.ReadTimeout, ask, service, bomb, other))
-        other.timeout = httpx.Timeout(4.0)
-        asking.start()
-
-        def queries() -> list[psutil.Process]:
-            pids = [pid for child, pid in service.pids().items() if child.startswith("api-")]
-            return [p for pid in pids for p in psutil.Process(pid).children() if "nbx.runtime.query_worker" in p.cmdline()]
-
-        (query,) = eventually(queries, 10.0, "the query's process")
-        for number in range(20):
-            reply = service.decide(f"query-meanwhile-{number}", client=client)
-            assert reply["degraded"] == []
         busy = [ask(service, "SELECT 1", each) for each in clients.values()]
         assert sorted(answer.status_code for answer in busy) == [200, 503]
         refused(next(answer for answer in busy if answer.status_code == 503), 503, "query_busy")
-        asking.join()
-        other.close()
-        eventually(lambda: not query.is_running(), 10.0, "the process ends with its caller")
-        assert worker.memory_info().rss - before < 40 << 20
+        for number in range(10):
+            for name, client in clients.items():
+                assert service.decide(f"query-meanwhile-{name}-{number}", client=client)["degraded"] == []
+    assert query.is_running()
+    caller.close()
+    eventually(lambda: not query.is_running(), 10.0, "the process ends with its caller")
+    assert worker.memory_info().rss - before < 40 << 20
     assert rows(service, "SELECT 1") == [[1]]
 
 
@@ -138,7 +139,14 @@ def test_the_command_line_asks_and_exports(service: Running, tmp_path: Path, ans
     table = pq.read_table(out)
     assert {decision for _, decision in answered} <= set(table.column("decision_id").to_pylist())
     plain = tmp_path / "found.csv"
-    nbx(service, "log", "sql", "SELECT customer_id, slots FROM decisions WHERE customer_id LIKE 'query-%'", "--out", str(plain))
+    nbx(
+        service,
+        "log",
+        "sql",
+        "SELECT customer_id, slots FROM decisions WHERE customer_id LIKE 'query-%'",
+        "--out",
+        str(plain),
+    )
     with plain.open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert msgspec.json.decode(lines[0]["slots"])[0]["slot"] == 0

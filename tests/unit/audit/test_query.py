@@ -51,7 +51,10 @@ def rows(asked: LogQuery, sql: str) -> list[Any]:
 def test_archive_and_live_tail_are_one_table(archive: Archive) -> None:
     live = history(5, NOW_MS - 60_000, 1000, first=60)
     asked = query(archive.directory, live)
-    assert rows(asked, "SELECT kind, count(*) FROM log GROUP BY kind ORDER BY kind") == [["decision", 65], ["event", 65]]
+    assert rows(asked, "SELECT kind, count(*) FROM log GROUP BY kind ORDER BY kind") == [
+        ["decision", 65],
+        ["event", 65],
+    ]
     assert rows(asked, "SELECT count(DISTINCT (partition, log_ms, log_seq)) FROM entries") == [[130]]
 
 
@@ -72,15 +75,20 @@ def test_every_view_can_be_read_empty_and_full(archive: Archive, tmp_path: Path)
 def test_the_views_say_what_happened(archive: Archive) -> None:
     asked = query(archive.directory)
     made = decision(0, START_MS, "customer-0")
-    (slot,) = rows(asked, f"SELECT action, propensity, customer_id, none FROM slots WHERE decision_id = '{made.decision_id}'")
+    (slot,) = rows(
+        asked, f"SELECT action, propensity, customer_id, none FROM slots WHERE decision_id = '{made.decision_id}'"
+    )
     assert slot == ["alpha", 0.5, "customer-0", ""]
     found = rows(
-        asked, f"SELECT action, drawn, slot, mean FROM candidates WHERE decision_id = '{made.decision_id}' ORDER BY action"
+        asked,
+        f"SELECT action, drawn, slot, mean FROM candidates WHERE decision_id = '{made.decision_id}' ORDER BY action",
     )
     assert [row[:3] for row in found] == [["alpha", True, 0], ["beta", False, None], ["gamma", False, None]]
     assert found[0][3] == pytest.approx(0.1)
     assert rows(asked, "SELECT action, reason, count(*) FROM removed GROUP BY ALL") == [["delta", "limit_reached", 60]]
-    timeline = rows(asked, "SELECT what, actions, outcomes FROM customers_timeline WHERE customer_id = 'customer-0' ORDER BY at")
+    timeline = rows(
+        asked, "SELECT what, actions, outcomes FROM customers_timeline WHERE customer_id = 'customer-0' ORDER BY at"
+    )
     assert timeline[:2] == [["decided", ["alpha"], []], ["accepted", ["alpha"], ["accepted"]]]
 
 
@@ -123,14 +131,15 @@ def test_only_segments_that_the_conditions_leave_are_opened(archive: Archive) ->
         archive.add(history(2, START_MS + hour * 3_600_000, 60_000, first=100 + hour))
     asked = query(archive.directory)
     asked._now = "TIMESTAMP '2026-01-01 20:00:00'"
+    newest = "SELECT count(*) FROM decisions WHERE logged_at >= ago('1h')"
+    oldest = "SELECT count(*) FROM log WHERE logged_at < '2026-01-01T01:00:00'"
     for sql, count, opened in (
         ("SELECT count(*) FROM decisions WHERE at >= now() - INTERVAL 1 HOUR", 2, 1),
         ("SELECT count(*) FROM slots WHERE logged_at >= ago('2h')", 4, 2),
         ("SELECT count(*) FROM log WHERE logged_at < '2026-01-01T01:00:00'", 40, 1),
         ("SELECT count(*) FROM log WHERE kind = 'decision'", 3 * HOURLY + 34, 20),
         ("SELECT count(*) FROM log WHERE logged_at < ago('19h') OR kind = 'decision'", 114, 20),
-        ("SELECT (SELECT count(*) FROM log WHERE logged_at >= ago('1h')) + (SELECT count(*) FROM log WHERE "
-         "logged_at < '2026-01-01T01:00:00')", 44, 2),
+        (f"SELECT ({newest}) + ({oldest})", 42, 2),
         ("SELECT count(*) FROM log WHERE 1 = 0", 0, 0),
         ("SELECT count(*) FROM log WHERE logged_at > at + INTERVAL 1 DAY", 0, 20),
     ):  # fmt: skip
@@ -164,7 +173,9 @@ def test_values_that_json_lacks_are_told_as_text(archive: Archive) -> None:
     sql = "SELECT 2::HUGEINT ** 100, MAP {1: 'a'}, 'nan'::DOUBLE, 'ab'::BLOB, DATE '2026-01-31', 1.5::DECIMAL(5, 2)"
     (row,) = rows(asked, sql)
     assert row[1:5] == [{"1": "a"}, None, "YWI=", "2026-01-31"]
-    assert rows(asked, "SELECT sum(i) FROM (SELECT 9223372036854775807::HUGEINT * 4 AS i)") == [["36893488147419103228"]]
+    assert rows(asked, "SELECT sum(i) FROM (SELECT 9223372036854775807::HUGEINT * 4 AS i)") == [
+        ["36893488147419103228"]
+    ]
 
 
 # Damage

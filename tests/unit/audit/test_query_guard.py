@@ -32,7 +32,7 @@ REFUSED = (
     "SELECT * FROM read_parquet('s3://bucket/x.parquet')",
     "SELECT * FROM/**/read_csv/**/('/etc/passwd')",
     "SELECT * FROM READ_CSV('/etc/passwd')",
-    'SELECT * FROM "read_csv"(\'/etc/passwd\')',
+    "SELECT * FROM \"read_csv\"('/etc/passwd')",
     "SELECT * FROM system.main.read_csv('/etc/passwd')",
     "SELECT (SELECT count(*) FROM read_text('/etc/passwd'))",
     "WITH a AS (SELECT * FROM read_text('/etc/passwd')) SELECT * FROM a",
@@ -192,7 +192,27 @@ def test_a_very_long_query_is_refused(connection: duckdb.DuckDBPyConnection) -> 
 
 
 _PIECES = st.sampled_from(
-    ["SELECT", "FROM", "at", "group", "by", "time", "zone", "'at'", '"group"', "--\n", "/* at */", "(", ")", ",", "é", "1", ".", " ", "within"]
+    [
+        "SELECT",
+        "FROM",
+        "at",
+        "group",
+        "by",
+        "time",
+        "zone",
+        "'at'",
+        '"group"',
+        "--\n",
+        "/* at */",
+        "(",
+        ")",
+        ",",
+        "é",
+        "1",
+        ".",
+        " ",
+        "within",
+    ]
 )
 
 

@@ -20,6 +20,7 @@ from nbx.audit.reading import Window
 from nbx.errors import Invalid, NbxError, TooLarge, Unavailable, Unsupported
 from nbx.runtime.querying import WORKER, Asked, QueryDesk, ask
 from nbx.settings import Settings
+from tests.service import eventually_async
 
 START_MS = 1_767_225_600_000
 EVER = Window(0, 1 << 50)
@@ -79,9 +80,10 @@ def test_a_bomb_harms_only_its_own_process(directory: Path, sql: str) -> None:
 
 def test_a_query_whose_asker_gives_up_is_killed(directory: Path) -> None:
     async def run() -> None:
-        asking = asyncio.create_task(ask(asked(directory, "SELECT count(*) FROM range(1000000000) a, range(1000000) b")))
-        while not children():
-            await asyncio.sleep(0.01)
+        asking = asyncio.create_task(
+            ask(asked(directory, "SELECT count(*) FROM range(1000000000) a, range(1000000) b"))
+        )
+        await eventually_async(lambda: bool(children()), 20.0, "the worker runs")
         asking.cancel()
         await asyncio.wait({asking})
         assert asking.cancelled()
@@ -117,9 +119,10 @@ def test_the_environment_of_a_worker_has_no_setting(directory: Path, monkeypatch
     monkeypatch.setenv("NBX_REDIS_URL", "redis://:secret@127.0.0.1:1")
 
     async def run() -> dict[str, str]:
-        asking = asyncio.create_task(ask(asked(directory, "SELECT count(*) FROM range(1000000000) a, range(1000000) b")))
-        while not children():
-            await asyncio.sleep(0.01)
+        asking = asyncio.create_task(
+            ask(asked(directory, "SELECT count(*) FROM range(1000000000) a, range(1000000) b"))
+        )
+        await eventually_async(lambda: bool(children()), 20.0, "the worker runs")
         environment = children()[0].environ()
         asking.cancel()
         await asyncio.wait({asking})
