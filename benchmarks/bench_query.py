@@ -1,4 +1,4 @@
-"""The last hour of ten million rows: through a query's process, start and all, against the same files without the chain.
+"""The last hour of ten million rows: through a query's process, start and all, against all files without the chain.
 
     python -m benchmarks.bench_query [--days 10] [--rows 1000000] [--keep DIR] [--smoke]
 

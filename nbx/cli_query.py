@@ -154,23 +154,21 @@ def decisions_find(
     if not found["decisions"]:
         out.print(found["words"], markup=False)
     else:
-        out.print(_found_table(found["decisions"]))
+        for each in found["decisions"]:
+            out.print(_found_line(each), markup=False)
     if found["truncated"]:
         err.print(f"there are more: --limit N, or --until {found['decisions'][-1]['at_ms']}", markup=False)
     _print_notes(found["notes"])
 
 
-def _found_table(decisions: list[dict[str, Any]]) -> Table:
+def _found_line(each: dict[str, Any]) -> str:
     from nbx.catalog.time_words import moment
 
-    table = Table("when", "decision", "customer", "placement", "slots", "")
-    for each in decisions:
-        slots = "\n".join(_slot_words(slot) for slot in each["slots"])
-        marks = [f"holdout {each['holdout']}"] if each["holdout"] else []
-        marks += [f"degraded: {reason}" for reason in each["degraded"]]
-        when = moment(each["at_ms"] // 1000 * 1000)
-        table.add_row(when, each["decision_id"], _cell(each["customer_id"]), each["placement"], slots, "\n".join(marks))
-    return table
+    slots = "; ".join(_slot_words(slot) for slot in each["slots"])
+    marks = [f"holdout {each['holdout']}"] if each["holdout"] else []
+    marks += [f"degraded: {reason}" for reason in each["degraded"]]
+    when = moment(each["at_ms"] // 1000 * 1000)
+    return "  ".join([when, each["decision_id"], each["customer_id"], each["placement"], slots, *marks])
 
 
 def _slot_words(slot: dict[str, Any]) -> str:

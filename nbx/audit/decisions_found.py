@@ -10,7 +10,8 @@ from typing import Any, Final, get_args
 from msgspec import Struct, field, structs
 
 from nbx.audit.history import AFTER_MS
-from nbx.audit.query import LogQuery, Rows
+from nbx.audit.query import LogQuery
+from nbx.audit.query_rows import Rows
 from nbx.audit.reading import Window
 from nbx.catalog.model import REASONS, OutcomeName
 from nbx.catalog.time_words import moment

@@ -34,6 +34,7 @@ from nbx.audit.chain import Record
 from nbx.audit.live_tail import Readable
 from nbx.audit.query_files import changed, faults_of, needed
 from nbx.audit.query_guard import checked_statement
+from nbx.audit.query_rows import Column, Rows, packed, rows_of
 from nbx.audit.query_views import View, views_in
 from nbx.audit.reading import Window
 from nbx.audit.segments import SCHEMA, to_table
@@ -43,8 +44,6 @@ from nbx.limits import QUERY_BYTES, QUERY_MEMORY_BYTES, QUERY_MOST_ROWS, QUERY_R
 T = TypeVar("T")
 FEW_FILES: Final = 16
 """So many segments are opened without asking which are needed: asking takes as long."""
-_PAGE: Final = 256
-_BATCH: Final = 8192
 _START: Final = bytes(32)
 _AS_WRITTEN: Final = "hive_partitioning = false, filename = false"
 _SCHEMAS_DIFFER: Final = ("schema mismatch", "union_by_name")
@@ -84,14 +83,6 @@ class Bounds(Struct, frozen=True, kw_only=True):
                 f"limit must be 1 to {QUERY_MOST_ROWS}, found {self.rows}", field="limit", code="field_invalid"
             )
         return self
-
-
-class Column(Struct, frozen=True):
-    """A column of an answer."""
-
-    name: str
-    type: str
-    """As DuckDB names it."""
 
 
 class Answer(Struct, frozen=True, kw_only=True):
@@ -209,7 +200,7 @@ class LogQuery:
                             pruned = True
                             continue
                         self.opened = len(records)
-                        return take(_rows(connection, statement, parameters))
+                        return take(rows_of(connection, statement, parameters))
                 except duckdb.Error as error:
                     if clock.is_over:
                         raise _late(self._bounds.seconds) from None
@@ -227,12 +218,12 @@ class LogQuery:
         left = self._bounds.bytes
         truncated = False
         for row in chain.from_iterable(rows.pages):
-            packed = _packed(row)
-            left -= len(packed)
+            line = packed(row)
+            left -= len(line)
             if len(taken) == self._bounds.rows or left < 0:
                 truncated = True
                 break
-            taken.append(packed)
+            taken.append(line)
         if truncated and not taken:
             raise TooLarge(f"one row is larger than an answer may be, {self._bounds.bytes} bytes", code="row_too_large")
         return Answer(
@@ -343,15 +334,6 @@ class LogQuery:
         connection.execute("SET lock_configuration = true")
 
 
-class Rows(Struct, frozen=True):
-    """Rows as they come from DuckDB."""
-
-    columns: list[Column]
-    pages: Iterator[list[tuple[Any, ...]]]
-    batches: Callable[[], Any]
-    """The same as a `pyarrow.RecordBatchReader`, in place of the pages."""
-
-
 class _Limit:
     """Interrupts whatever DuckDB does when the time is over."""
 
@@ -379,63 +361,6 @@ class _Limit:
         if self._connection is not None:
             with suppress(duckdb.Error):
                 self._connection.interrupt()
-
-
-def _rows(connection: duckdb.DuckDBPyConnection, statement: Any, parameters: Sequence[object]) -> Rows:
-    if isinstance(statement, str):
-        (statement,) = connection.extract_statements(statement)
-    if given := len(statement.named_parameters) - len(parameters):
-        raise Invalid(f"the query has {given} parameters that nothing is given for", field="sql", code="sql_invalid")
-    if not parameters:
-        try:
-            found = connection.sql(statement)
-        except duckdb.BinderException:
-            connection.execute(statement)  # says the same with the place
-            raise
-        columns = [Column(name, str(kind)) for name, kind in zip(found.columns, found.types, strict=True)]
-    else:
-        described = connection.execute(f"DESCRIBE {statement.query}", list(parameters)).fetchall()
-        columns = [Column(name, kind) for name, kind, *_ in described]
-
-    def pages() -> Iterator[list[tuple[Any, ...]]]:
-        result = connection.execute(statement, list(parameters))
-        while page := result.fetchmany(_PAGE):
-            yield page
-
-    return Rows(columns, pages(), lambda: connection.sql(statement).to_arrow_reader(_BATCH))
-
-
-def _packed(row: tuple[Any, ...]) -> bytes:
-    """Pack a row as a JSON array."""
-    try:
-        return msgspec.json.encode(row)
-    except (TypeError, ValueError, OverflowError):
-        return msgspec.json.encode(plain(row))
-
-
-def plain(value: Any) -> Any:
-    """Return a value of DuckDB's with what JSON has no word for as text.
-
-    Examples
-    --------
-    >>> plain(({(1, 2): b"a"}, 10**30))
-    [{'(1, 2)': '61'}, '1000000000000000000000000000000']
-    """
-    match value:
-        case list() | tuple():
-            return [plain(each) for each in value]
-        case dict():
-            return {str(key): plain(each) for key, each in value.items()}
-        case bytes():
-            return value.hex()
-        case int() if not -(1 << 63) <= value < 1 << 64:
-            return str(value)
-        case str():
-            return value.encode(errors="replace").decode()
-        case None | bool() | int() | float():
-            return value
-        case _:
-            return str(value)
 
 
 def _text(value: str) -> str:

@@ -13,7 +13,8 @@ from typing import IO, Any, Final
 import msgspec
 import pyarrow.parquet as pq
 
-from nbx.audit.query import LogQuery, Rows, plain
+from nbx.audit.query import LogQuery
+from nbx.audit.query_rows import Rows, plain
 from nbx.errors import Invalid
 
 SUFFIXES: Final = (".csv", ".parquet")

@@ -39,7 +39,8 @@ from nbx.runtime.process import check_partitions, log
 from nbx.settings import Settings
 
 T = TypeVar("T")
-WORKER: Final = "nbx.runtime.query_worker"
+WORKER: Final = "nbx.runtime.querying"
+"""Module whose process a query is."""
 LATE_S: Final = 3.0
 """How much longer than its time a worker may take before it is killed: it ends with clearer words by itself."""
 WAITING: Final = 8
@@ -174,7 +175,7 @@ def answer(asked: Asked) -> bytes:
 
 
 def work() -> NoReturn:
-    """Answer the question on standard input and end; the main function of `nbx.runtime.query_worker`."""
+    """Answer the question on standard input and end; what `python -m nbx.runtime.querying` does."""
     asked = msgspec.json.decode(sys.stdin.buffer.readline(), type=Asked)
     _bound_process(asked.bounds)
     threading.Thread(target=_end_with_asker, daemon=True).start()
@@ -324,3 +325,7 @@ async def _asked_of(process: asyncio.subprocess.Process, asked: Asked, late: flo
         "the query needs more memory than it may have: ask for less time (since, until) or fewer columns, or aggregate",
         code="query_memory",
     )
+
+
+if __name__ == "__main__":
+    work()

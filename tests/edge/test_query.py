@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nbx.audit.query_views import VIEWS
+from nbx.runtime.querying import WORKER
 from tests.edge.test_cli import nbx
 from tests.service import Running, eventually
 
@@ -97,7 +98,7 @@ def test_a_heavy_query_harms_nobody_and_goes_with_its_caller(service: Running) -
 
     def queries() -> list[psutil.Process]:
         pids = [pid for child, pid in service.pids().items() if child.startswith("api-")]
-        return [p for pid in pids for p in psutil.Process(pid).children() if "nbx.runtime.query_worker" in p.cmdline()]
+        return [p for pid in pids for p in psutil.Process(pid).children() if WORKER in p.cmdline()]
 
     (query,) = eventually(queries, 20.0, "the query's process")
     worker = psutil.Process(query.ppid())
@@ -121,7 +122,7 @@ def test_decisions_are_found(service: Running, answered: list[tuple[str, str]]) 
     found = service.http.get("/v1/decisions", params={"customer": customer}).json()
     (told,) = found["decisions"]
     assert (told["decision_id"], told["customer_id"], told["slots"][0]["outcome"]) == (decision, customer, "accepted")
-    everything = {"outcome": "accepted", "since": "1h", "limit": 1000}
+    everything: dict[str, Any] = {"outcome": "accepted", "since": "1h", "limit": 1000}
     ids = [each["decision_id"] for each in service.http.get("/v1/decisions", params=everything).json()["decisions"]]
     assert {decision for _, decision in answered} <= set(ids)
     nobody = service.http.get("/v1/decisions", params={"customer": "nobody-at-all"}).json()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -18,7 +18,7 @@ from nbx.errors import Invalid
 START_MS = 1_767_225_600_000
 DAY_MS = 86_400_000
 COUNT = 40
-EVER = {"since_ms": START_MS, "until_ms": START_MS + 10 * DAY_MS}
+EVER: dict[str, Any] = {"since_ms": START_MS, "until_ms": START_MS + 10 * DAY_MS}
 
 
 @pytest.fixture(scope="module")
