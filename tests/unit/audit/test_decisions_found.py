@@ -38,7 +38,7 @@ def query(tmp_path_factory: pytest.TempPathFactory) -> LogQuery:
 
 
 def numbers(query: LogQuery, **criteria: object) -> list[int]:
-    found = find(query, Criteria(**{**EVER, "limit": 1000, **criteria}), PARTITIONS)  # type: ignore[arg-type]
+    found = find(query, Criteria(**{**EVER, "limit": 1000, **criteria}), PARTITIONS)
     return [int(each.decision_id[14:], 16) for each in found.decisions]
 
 

@@ -175,9 +175,7 @@ def test_values_that_json_lacks_are_told_as_text(archive: Archive) -> None:
     sql = "SELECT 2::HUGEINT ** 100, MAP {1: 'a'}, 'nan'::DOUBLE, 'ab'::BLOB, DATE '2026-01-31', 1.5::DECIMAL(5, 2)"
     (row,) = rows(asked, sql)
     assert row[1:5] == [{"1": "a"}, None, "YWI=", "2026-01-31"]
-    assert rows(asked, "SELECT sum(i) FROM (SELECT 9223372036854775807::HUGEINT * 4 AS i)") == [
-        ["36893488147419103228"]
-    ]
+    assert rows(asked, "SELECT sum(i) FROM (SELECT 9223372036854775807::HUGEINT * 4 AS i)") == [[36893488147419103228]]
 
 
 # Damage
