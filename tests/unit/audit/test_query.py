@@ -134,6 +134,8 @@ def test_only_segments_that_the_conditions_leave_are_opened(archive: Archive) ->
     asked = query(archive.directory)
     asked._now = "TIMESTAMP '2026-01-01 20:00:00'"
     newest = "SELECT count(*) FROM decisions WHERE logged_at >= ago('1h')"
+    with pytest.raises(Invalid, match="LINE 1: SELECT nope"):
+        asked.answer("SELECT nope FROM slots")
     oldest = "SELECT count(*) FROM log WHERE logged_at < '2026-01-01T01:00:00'"
     for sql, count, opened in (
         ("SELECT count(*) FROM decisions WHERE at >= now() - INTERVAL 1 HOUR", 2, 1),
