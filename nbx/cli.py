@@ -28,6 +28,7 @@ from nbx.cli_options import show as _show
 from nbx.cli_replay import decisions_replay
 from nbx.cli_roi import report_roi
 from nbx.cli_verify import add_verify
+from nbx.cli_query import attach, export_view
 from nbx.clock import SystemClock
 from nbx.errors import NbxError, SetupError, Unavailable
 from nbx.settings import Settings
@@ -54,6 +55,7 @@ app.add_typer(log_app, name="log")
 add_verify(log_app)
 app.add_typer(report_app, name="report")
 report_app.command("roi")(report_roi)
+attach(log_app, decisions_app)
 
 Since = Annotated[str, typer.Option(help="Epoch ms, RFC 3339, or a time ago such as 24h; default 30 days ago.")]
 Until = Annotated[str, typer.Option(help="The same; default now.")]
@@ -481,8 +483,13 @@ def report_failures(
 
 @log_app.command("export")
 def log_export(
-    target: Annotated[Path, typer.Argument(metavar="OUT.npz|OUT.csv", help="File to write.")],
-    kind: Annotated[str, typer.Option("--format", help="obp: as Open Bandit Pipeline reads it.")] = "obp",
+    target: Annotated[Path, typer.Argument(metavar="OUT.npz|OUT.csv|OUT.parquet", help="File to write.")],
+    kind: Annotated[
+        str, typer.Option("--format", help="obp (as Open Bandit Pipeline reads it), csv or parquet.")
+    ] = "obp",
+    view: Annotated[str, typer.Option(help="Of csv and parquet: the view to write, see docs/query.md.")] = "",
+    sql: Annotated[str, typer.Option(help="Of csv and parquet: write what this query finds.")] = "",
+    directory: Annotated[Path | None, typer.Option("--dir", help="Of csv and parquet: read this archive.")] = None,
     since: Since = "",
     until: Until = "",
     release: Annotated[int | None, typer.Option(min=1, help="Release whose choices `action_dist` holds.")] = None,
@@ -491,12 +498,15 @@ def log_export(
     young: Young = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write logged decisions with their propensities and outcomes."""
+    """Write logged decisions with their propensities and outcomes, or a view of the log."""
+    if kind in ("csv", "parquet"):
+        export_view(target, kind, view, sql, since, until, directory, as_json=as_json)
+        return
     from nbx.audit.reading import window
     from nbx.runtime.log_export import export_obp
 
     if kind != "obp":
-        raise SetupError(f"--format must be obp, found {kind!r}")
+        raise SetupError(f"--format must be obp, csv or parquet, found {kind!r}")
     span = window(since, until, SystemClock().now_ms())
     settings = _settings()
     done = asyncio.run(

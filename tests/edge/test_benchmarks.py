@@ -21,6 +21,7 @@ NAMES = (
     "bench_explain",
     "bench_replay",
     pytest.param("bench_archive", marks=pytest.mark.nightly),
+    "bench_query",
 )
 
 
