@@ -25,10 +25,10 @@ from nbx.cli_options import client_of as _client
 from nbx.cli_options import read_settings as _settings
 from nbx.cli_options import read_text as _read_text
 from nbx.cli_options import show as _show
+from nbx.cli_query import attach, export_view
 from nbx.cli_replay import decisions_replay
 from nbx.cli_roi import report_roi
 from nbx.cli_verify import add_verify
-from nbx.cli_query import attach, export_view
 from nbx.clock import SystemClock
 from nbx.errors import NbxError, SetupError, Unavailable
 from nbx.settings import Settings

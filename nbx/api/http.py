@@ -24,8 +24,8 @@ from nbx.api.explain_routes import explain_handlers
 from nbx.api.messages import BatchItem, Fault, InteractionReply, InteractionRequest, Problem, ProfilePatch
 from nbx.api.own_routes import own_routes
 from nbx.api.plane import DataPlane
-from nbx.api.replay_routes import replay_handlers
 from nbx.api.query_routes import find_handler, query_routes
+from nbx.api.replay_routes import replay_handlers
 from nbx.api.reports import (
     customer_report,
     decision_report,

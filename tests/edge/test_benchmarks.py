@@ -17,7 +17,6 @@ NAMES = (
     "bench_learner_process",
     "bench_fold",
     "bench_verify",
-    "bench_archive",
     "bench_explain",
     "bench_replay",
     pytest.param("bench_archive", marks=pytest.mark.nightly),
