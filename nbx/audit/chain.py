@@ -14,70 +14,24 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
-import msgspec
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from msgspec import Struct, field, structs
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec import structs
 
-from nbx.errors import Unsupported
+from nbx.audit.records import START, Links, Record, Span, check_record, line_of, order_of, read_line, sealed
+from nbx.errors import Conflict, Unsupported
+
+__all__ = [
+    "CHAIN", "START", "Chain", "Damaged", "Record", "Span", "check_record", "covering", "file_hash", "read_records",
+    "sealed", "segment_file", "sync_directory",
+]  # fmt: skip
 
 CHAIN: Final = "chain.jsonl"
-START: Final = "0" * 64
-"""What stands for the hash of the record before the first."""
-FORMAT: Final = 1
-
-Kind = Literal["begin", "segment", "rewrite"]
-
-
-class Span(Struct, frozen=True, array_like=True):
-    """Rows of one partition in a segment: log ids of the first and the last, and how many."""
-
-    first: str
-    last: str
-    count: int
-
-
-class Record(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One line of the chain."""
-
-    kind: Kind
-    n: int
-    """Number of the segment, from 1; of the first record 0."""
-    at_ms: int
-    """When it was written."""
-    prev: str
-    """Hash of the record before, hexadecimal."""
-    file: str = ""
-    """Path of the segment's file within the archive, `day=2026-01-31/00000001.parquet`."""
-    sha256: str = ""
-    """Of the file, hexadecimal."""
-    rows: int = 0
-    rows_hash: str = ""
-    """`row_hash` of its last row, hexadecimal."""
-    spans: dict[int, Span] = field(default_factory=dict)
-    """By partition."""
-    from_ms: int = 0
-    """Least and greatest time of its rows in the log, epoch milliseconds; without the journal's."""
-    to_ms: int = 0
-    before: str = ""
-    """Of a rewrite: what the rows' hashes start from, the `prev` of the segment's first record."""
-    why: dict[str, str] = field(default_factory=dict)
-    """Of a rewrite: what was done, on whose word."""
-    public_key: str = ""
-    """Of the first record: the Ed25519 key of the installation, hexadecimal."""
-    format: int = FORMAT
-    signature: str = ""
-    """Ed25519 over the record without signature and hash, hexadecimal; of rewrites."""
-    hash: str = ""
-    """sha256 of the record without it, hexadecimal."""
-
-
-_encode = msgspec.json.Encoder(order="deterministic").encode
-_decode = msgspec.json.Decoder(Record).decode
 
 
 class Damaged(Unsupported):
@@ -86,60 +40,21 @@ class Damaged(Unsupported):
     code = "chain_damaged"
 
 
-def sealed(record: Record, key: Ed25519PrivateKey | None = None) -> Record:
-    """Return a record with its hash, and signed where a key is given.
-
-    Examples
-    --------
-    >>> record = sealed(Record(kind="begin", n=0, at_ms=0, prev=START))
-    >>> check_record(record, START), check_record(structs.replace(record, at_ms=1), START)
-    ('', 'its hash is not that of its content')
-    """
-    if key is not None:
-        record = structs.replace(record, signature=key.sign(_unsigned(record)).hex())
-    return structs.replace(record, hash=_hash(record))
-
-
-def check_record(record: Record, prev: str, public_key: str = "") -> str:
-    """Say what is wrong with a record that follows the one with hash `prev`; empty: nothing."""
-    if record.hash != _hash(record):
-        return "its hash is not that of its content"
-    if record.prev != prev:
-        return "it does not follow the record before it: one is missing, was added, or their order was changed"
-    if record.kind == "rewrite":
-        try:
-            known = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
-            known.verify(bytes.fromhex(record.signature), _unsigned(record))
-        except (InvalidSignature, ValueError):
-            return "its rewrite is not signed by this installation"
-    return ""
-
-
-def _unsigned(record: Record) -> bytes:
-    return _encode(structs.replace(record, signature="", hash=""))
-
-
-def _hash(record: Record) -> str:
-    return hashlib.sha256(_encode(structs.replace(record, hash=""))).hexdigest()
-
-
 def read_records(directory: Path) -> Iterator[tuple[int, Record | str]]:
     """Yield the chain's complete lines with their numbers from 1: a record, or what is wrong with the line.
 
     Nothing where there is no chain. What comes after the last line feed is left out: a record is complete, or was never
     acknowledged.
     """
-    path = directory / CHAIN
-    if not path.exists():
+    try:
+        lines = (directory / CHAIN).open("rb")
+    except FileNotFoundError:
         return
-    with path.open("rb") as lines:
+    with lines:
         for number, line in enumerate(lines, 1):
             if not line.endswith(b"\n"):
                 return
-            try:
-                yield number, _decode(line)
-            except msgspec.DecodeError as error:
-                yield number, f"is no record: {error}"
+            yield number, read_line(line[:-1])
 
 
 class Chain:
@@ -149,19 +64,11 @@ class Chain:
     ----------
     directory
         Of the archive.
-    head
-        The newest record; None: nothing is archived.
-    segments
-        Number → the newest record that names the segment, in order.
-    public_key
-        Ed25519, hexadecimal; empty before the first record.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.head: Record | None = None
-        self.segments: dict[int, Record] = {}
-        self.public_key = ""
+        self._links = Links()
         self._read_bytes = 0
 
     @classmethod
@@ -178,81 +85,142 @@ class Chain:
         path = directory / CHAIN
         if repair and path.exists() and path.stat().st_size > chain._read_bytes:
             with path.open("r+b") as file:
-                file.truncate(chain._read_bytes)
+                chain._cut(file.fileno())
                 os.fsync(file.fileno())
         return chain
 
     @property
+    def head(self) -> Record | None:
+        """The newest record; None: nothing is archived."""
+        return self._links.head
+
+    @property
+    def segments(self) -> dict[int, Record]:
+        """Number → the newest record that names the segment, in order."""
+        return self._links.segments
+
+    @property
+    def public_key(self) -> str:
+        """Ed25519, hexadecimal; empty before the first record."""
+        return self._links.public_key
+
+    @property
     def hash(self) -> str:
         """Hash of the newest record, hexadecimal."""
-        return self.head.hash if self.head is not None else START
+        return self._links.hash
 
     def last_ids(self) -> dict[int, str]:
         """Return each partition's last archived log id."""
-        last: dict[int, str] = {}
-        for record in self.segments.values():
-            last.update({partition: span.last for partition, span in record.spans.items()})
-        return last
+        return dict(self._links.last)
 
     def refresh(self) -> bool:
-        """Take in what was added since; tells whether anything was."""
+        """Take in what was added since; tells whether anything was.
+
+        Raises
+        ------
+        Damaged
+            A record is not what was written, or the file is shorter than what was read of it.
+        """
         path = self.directory / CHAIN
-        if not path.exists() or path.stat().st_size == self._read_bytes:
+        before = self._read_bytes
+        try:
+            file = path.open("rb")
+        except FileNotFoundError:
+            if before:
+                raise self._damaged("is gone") from None
             return False
-        with path.open("rb") as file:
-            file.seek(self._read_bytes)
-            whole, feed, _ = file.read().rpartition(b"\n")
-        for line in whole.splitlines():
-            try:
-                self._take(_decode(line))
-            except msgspec.DecodeError as error:
-                raise Damaged(f"{path}: a line after byte {self._read_bytes} is no record: {error}") from error
-            self._read_bytes += len(line) + 1
-        return bool(feed)
+        with file:
+            if os.fstat(file.fileno()).st_size < before:
+                raise self._damaged(f"was cut: {before} bytes of it were read")
+            file.seek(before)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                record = read_line(line[:-1])
+                if isinstance(record, str):
+                    raise self._damaged(f"the line at byte {self._read_bytes} {record}")
+                if fault := self._fault_of(record):
+                    raise self._damaged(f"record {record.kind} {record.n}: {fault}")
+                self._links.take(record)
+                self._read_bytes += len(line)
+        return self._read_bytes > before
 
     def append(self, record: Record, key: Ed25519PrivateKey | None = None) -> Record:
         """Add a record, with `prev` and hash set here; on disk when this returns.
+
+        What a crash left of a line before is cut off.
 
         Raises
         ------
         OSError
             The disk is full or cannot be written; the chain is as before.
+        Damaged
+            The record does not fit the chain, or the file is not what was read of it; nothing is written.
+        Conflict
+            Somebody else has added to the chain: `refresh`, then look again.
         """
         record = sealed(structs.replace(record, prev=self.hash), key)
-        line = _encode(record) + b"\n"
-        path = self.directory / CHAIN
-        new = not path.exists()
-        with path.open("ab") as file:
-            try:
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
-            except OSError:
-                os.ftruncate(file.fileno(), self._read_bytes)
-                raise
-        if new:
+        if fault := self._fault_of(record):
+            raise self._damaged(f"record {record.kind} {record.n} is not added: {fault}")
+        line = line_of(record)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.directory / CHAIN, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            self._cut(descriptor)
+            _write(descriptor, line, self._read_bytes)
+        finally:
+            os.close(descriptor)
+        if not self._read_bytes:
             sync_directory(self.directory)
-        self._take(record)
+        self._links.take(record)
         self._read_bytes += len(line)
         return record
 
     def tidy(self) -> list[Path]:
-        """Delete files that no record names as a segment's present one; returns them. For the only writer."""
+        """Delete what a crash may have left: files beside a segment's present one, and of the segment that comes next.
+
+        For the only writer. Other files that no record names stay: the chain may have lost what told of them.
+        """
         named = {self.directory / record.file for record in self.segments.values()}
-        found = [path for path in self.directory.glob("day=*/*") if path not in named]
-        for path in found:
-            path.unlink()
+        ours = self.segments.keys() | {self._links.number + 1}
+        found = []
+        for path in sorted(self.directory.glob("day=*/*")):
+            number = re.match(r"\.?(\d{8,})\.", path.name)
+            if path not in named and number and int(number[1]) in ours and not path.is_dir():
+                path.unlink()
+                found.append(path)
         return found
 
-    def _take(self, record: Record) -> None:
-        if fault := check_record(record, self.hash, self.public_key):
-            where = f"{self.directory / CHAIN}: record {record.kind} {record.n}"
-            raise Damaged(f"{where}: {fault}; restore the file from a copy, then run `nbx log verify`")
-        if record.kind == "begin":
-            self.public_key = record.public_key
-        else:
-            self.segments[record.n] = record
-        self.head = record
+    def _fault_of(self, record: Record) -> str:
+        return check_record(record, self.hash, self.public_key) or self._links.misfit(record)
+
+    def _cut(self, descriptor: int) -> None:
+        """Cut off what follows the last record: part of a line, or else it is not ours to cut."""
+        size = os.fstat(descriptor).st_size
+        if size < self._read_bytes:
+            raise self._damaged(f"was cut: {self._read_bytes} bytes of it were read")
+        if size > self._read_bytes:
+            os.lseek(descriptor, self._read_bytes, os.SEEK_SET)
+            with open(descriptor, "rb", closefd=False) as rest:
+                if any(b"\n" in piece for piece in iter(lambda: rest.read(1 << 20), b"")):
+                    raise Conflict(f"{self.directory / CHAIN}: somebody else has added to it")
+            os.ftruncate(descriptor, self._read_bytes)
+
+    def _damaged(self, what: str) -> Damaged:
+        return Damaged(f"{self.directory / CHAIN}: {what}; see `nbx log verify`, and restore the file from a copy")
+
+
+def _write(descriptor: int, line: bytes, at_bytes: int) -> None:
+    """Write a line at the end and force it to disk; when that fails the file is as before."""
+    try:
+        done = 0
+        while done < len(line):
+            done += os.pwrite(descriptor, line[done:], at_bytes + done)
+        os.fsync(descriptor)
+    except OSError:
+        with suppress(OSError):  # what is left is part of a line, or a line that the next `append` finds
+            os.ftruncate(descriptor, at_bytes)
+        raise
 
 
 def sync_directory(directory: Path) -> None:
@@ -283,11 +251,8 @@ def segment_file(n: int, day: str, revision: int = 0) -> str:
 
 def covering(segments: Mapping[int, Record], partition: int, after: str) -> Iterator[Record]:
     """Yield, in order, the segments with rows of a partition beyond a log id (`0-0`: from the start)."""
-    ms, _, sequence = after.partition("-")
-    beyond = int(ms), int(sequence or 0)
+    beyond = order_of(after)
     for record in segments.values():
         span = record.spans.get(partition)
-        if span is not None:
-            last_ms, _, last_sequence = span.last.partition("-")
-            if (int(last_ms), int(last_sequence)) > beyond:
-                yield record
+        if span is not None and order_of(span.last) > beyond:
+            yield record

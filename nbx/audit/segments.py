@@ -12,7 +12,7 @@ them: the admin trail and the learner's journal.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -47,6 +47,8 @@ JOURNAL: Final = -2
 ROW_GROUP: Final = 8192
 ERASED_KIND: Final = "erased"
 """Kind of a row whose payload was removed with the customer it was about."""
+UNKNOWN_KIND: Final = "unknown"
+"""Kind of a row that another version of nbx wrote."""
 
 _TEXT = pa.string()
 _TIME = pa.timestamp("ms")
@@ -136,15 +138,35 @@ def to_table(entries: Sequence[LogEntry], before: bytes) -> pa.Table:
     Returns
     -------
     pyarrow.Table
-        With `SCHEMA`.
+        With `SCHEMA`. An entry that this version cannot read, or that does not fit the columns, is of the kind
+        `unknown` and otherwise kept as it is.
     """
+    try:
+        return _laid_out(entries, before, frozenset())
+    except _UNFIT:  # one of them does not fit the columns: the others have theirs all the same
+        unknown = frozenset(number for number, entry in enumerate(entries) if not _fits(entry))
+        return _laid_out(entries, before, unknown)
+
+
+_UNFIT = (pa.ArrowException, ValueError, TypeError, OverflowError)
+
+
+def _fits(entry: LogEntry) -> bool:
+    try:
+        _laid_out([entry], bytes(32), frozenset())
+    except _UNFIT:
+        return False
+    return True
+
+
+def _laid_out(entries: Sequence[LogEntry], before: bytes, unknown: Collection[int]) -> pa.Table:
     columns: dict[str, list[Any]] = {field.name: [] for field in _PLAIN}
     nested = {name: _Lists(kind) for name, kind in _NESTED.items()}
     rows_hash = before
-    for entry in entries:
+    for number, entry in enumerate(entries):
         place = place_of(entry)
         rows_hash = next_hash(rows_hash, place, entry.payload)
-        row = _typed(entry, nested)
+        row = {"kind": UNKNOWN_KIND} if number in unknown else _typed(entry, nested)
         row |= {
             "partition": place.partition,
             "log_ms": place.ms,
@@ -281,7 +303,7 @@ def _typed(row: LogEntry, nested: Mapping[str, _Lists]) -> dict[str, Any]:
             }  # fmt: skip
         entry = decode_entry(row.payload)
     except msgspec.DecodeError:  # what another version wrote is kept as it is
-        return {"kind": "unknown"}
+        return {"kind": UNKNOWN_KIND}
     said = {
         "kind": entry.__struct_config__.tag,
         "customer_id": entry.customer_id,
