@@ -66,7 +66,7 @@ class Record(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """sha256 of the record without it, hexadecimal."""
 
 
-_encode = msgspec.json.Encoder(order="deterministic").encode
+_encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Record).decode
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pyarrow.parquet as pq
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -40,13 +41,14 @@ from tests.worlds import NOW_MS, PARTITIONS, Desk, run
 KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
 PUBLIC = KEY.public_key().public_bytes_raw().hex()
 SECRET = b"s" * 32
+ERASURE = pseudonym(b"erasure", "anna")
 LATER = 9_999_999_999_999
 
 
 def named(customer: str, until_ms: int = LATER) -> Erased:
     """Return an erasure of a customer, of all its rows unless told."""
     partition = partition_of(customer, PARTITIONS)
-    return Erased(customer, f"erasure-{customer}", Place(partition, until_ms, 0), pseudonym(SECRET, customer), "tester")
+    return Erased(customer, pseudonym(b"erasure", customer), Place(partition, until_ms, 0), pseudonym(SECRET, customer), "tester")
 
 
 def lived() -> Desk:
@@ -158,8 +160,8 @@ def test_who_was_erased_is_in_no_byte_and_the_others_are_as_before(archive: tupl
         elif not isinstance(entry, AliasEntry | AbsorbEntry):
             assert new == old
     count = sum(decode_entry(row.payload).customer_id == "anna" for row in before)
-    assert scrub.told(chain.directory)["erasure-anna"][0] == count > 0
-    assert sum(each.rows["erasure-anna"] for each in done if each) == count
+    assert scrub.told(chain.directory)[ERASURE][0] == count > 0
+    assert sum(each.rows[ERASURE] for each in done if each) == count
     assert folded(after, "bob", desk) == folded(before, "bob", desk)
     carol, expected = folded(after, "carol", desk), folded(before, "carol", desk)
     assert expected.aliases.keys() == {"tablet"}
@@ -191,7 +193,7 @@ def test_the_chain_tells_what_was_done_and_still_proves_everything(archive: tupl
     assert again.tidy() == []
     forged = structs.replace(next(iter(again.segments.values())), at_ms=1)
     with (chain.directory / "chain.jsonl").open("ab") as file:
-        file.write(__import__("msgspec").json.encode(forged) + b"\n")
+        file.write(msgspec.json.encode(forged) + b"\n")
     with pytest.raises(Exception, match="hash is not that of its content"):
         Chain.open(chain.directory)
 
@@ -279,7 +281,7 @@ def killed_at(step: int, directory: Path) -> None:
     assert b"anna" not in content(directory)
     assert folded(archive_of(chain), "bob", desk) == folded(before, "bob", desk)
     count = sum(decode_entry(row.payload).customer_id == "anna" for row in before)
-    assert scrub.told(directory)["erasure-anna"][0] == count
+    assert scrub.told(directory)[ERASURE][0] == count
 
 
 def test_killed_on_the_way_it_is_done_the_next_time(tmp_path: Path) -> None:
