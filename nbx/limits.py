@@ -85,7 +85,7 @@ REPORT_ROWS = 100_000
 SHADOW_DECISIONS = 20_000
 """Decisions a shadow run replays: with 500 candidates each some 200 MB."""
 ERASED_MS = 86_400_000
-"""How long version and time of an erasure are kept under the customer's id: nothing of before is in flight longer."""
+"""How long the time of an erasure is kept: a degraded decision of before waits no longer in a worker's memory."""
 ERASED_SITES_MS = 7 * 86_400_000
 """How long subtracted sites are kept: so long a learner may be down and yet do the step again with the same result."""
 ERASURE_KEPT_MS = 400 * 86_400_000

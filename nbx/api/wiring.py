@@ -155,7 +155,9 @@ def wire(settings: Settings) -> Services:
             observe=observe_outcome,
             salt=settings.salt,
         ),
-        erasures=ErasureService(store, serving.plan, clock, partitions=settings.partitions),
+        erasures=ErasureService(
+            store, serving.plan, clock, partitions=settings.partitions, kept_ms=settings.erased_keep_s * 1000
+        ),
         keys=KeyRing(None, is_open=settings.auth == "off"),
         admin=Redis.from_url(settings.effective_redis_url),
     )

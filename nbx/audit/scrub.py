@@ -85,6 +85,15 @@ class Hits(NamedTuple):
         return {*self.tombs, *self.named}
 
 
+class Mentioned(NamedTuple):
+    """What else is kept of what some rows tell."""
+
+    events: dict[int, set[str]]
+    """Partition → ids of events of erased customers."""
+    holders: frozenset[str]
+    """Customers whose rows, and perhaps whose states, name an erased one."""
+
+
 class Rewritten(NamedTuple):
     """What became of one segment."""
 
@@ -144,15 +153,30 @@ def without(table: pa.Table, hits: Hits, before: bytes) -> pa.Table:
     return changed.set_column(at, SCHEMA.field("row_hash"), pa.array(hashes, SCHEMA.field("row_hash").type))
 
 
+def mentioned(path: Path, hits: Hits) -> Mentioned:
+    """Return what the rows that will change name besides: to be taken out of the store before they are gone."""
+    if not hits.rows:
+        return Mentioned({}, frozenset())
+    events: dict[int, set[str]] = {}
+    holders = set()
+    table = pq.read_table(path, columns=["partition", "payload"]).take(sorted(hits.rows))
+    for row, part in zip(sorted(hits.rows), table.to_pylist(), strict=True):
+        entry = decode_entry(part["payload"])
+        if row in hits.named:
+            holders.add(entry.customer_id)
+        elif isinstance(entry, EventEntry):
+            events.setdefault(part["partition"], set()).add(entry.event.event_id)
+    return Mentioned(events, frozenset(holders))
+
+
 def rewrite(
-    chain: Chain, record: Record, erased: Sequence[Erased], key: Ed25519PrivateKey, now_ms: int
+    chain: Chain, record: Record, hits: Hits, erased: Sequence[Erased], key: Ed25519PrivateKey, now_ms: int
 ) -> Rewritten | None:
-    """Take erased customers out of one segment; None: it names none of them, and nothing was written.
+    """Take erased customers out of one segment, whose `hits` these are; None: there are none, nothing was written.
 
     For the only writer of the archive. When this returns the chain tells of the new file, and the old one is gone.
     """
     old = chain.directory / record.file
-    hits = find(old, erased)
     if not hits.rows:
         return None
     before = record.before or record.prev

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from hashlib import blake2b
 from typing import NamedTuple
 
 
@@ -40,8 +41,8 @@ class PartitionKeys(NamedTuple):
         return f"{self.prefix}s:{decision_id}"
 
     def erased(self, customer_id: str) -> str:
-        """When a customer was erased, epoch milliseconds; short TTL."""
-        return f"{self.prefix}g:{customer_id}"
+        """When a customer was erased, epoch milliseconds; short TTL. It outlives the erasure, so it does not say who."""
+        return f"{self.prefix}g:{blake2b(customer_id.encode(), digest_size=16).hexdigest()}"
 
     def erasure(self, erasure_id: str) -> str:
         """Receipt of an erasure."""

@@ -7,13 +7,14 @@ find them. They only get an end, `limits.ERASED_SITES_MS` from then.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import msgspec
 
 from nbx.bandits.learner import LearnedSites
-from nbx.experience.entries import AnyOutcome, EraseEntry, Taught, decode_entry, outcomes_of
+from nbx.experience.entries import AnyOutcome, EraseEntry, GoalOutcome, Taught, decode_entry, outcomes_of
 from nbx.features.connection import RedisConnection
 from nbx.features.keys import PartitionKeys, partition_keys
 from nbx.features.store import Store
@@ -22,6 +23,8 @@ from nbx.limits import ERASED_SITES_MS
 
 AT_ONCE = 500
 """Slots looked up together: the connection bounds what may be in flight."""
+WORDS = 50
+"""Lines that say what was forgotten."""
 TIMEOUT_MS = 5_000.0
 
 LatestSites = Mapping[tuple[str, int], LearnedSites]
@@ -59,6 +62,20 @@ async def on_record(
         outcomes = await asyncio.gather(*(_outcome(store, partition, taught) for taught, _ in known))
         found += [OnRecord(o, each) for o, (_, each) in zip(outcomes, known, strict=True) if o is not None]
     return found
+
+
+def in_words(found: Iterable[OnRecord]) -> tuple[str, ...]:
+    """Say what the models no longer know, a line per model and kind of outcome; `WORDS` lines at most."""
+    counts = Counter(_what(each.outcome) for each in found if each.sites.response or each.sites.experience)
+    lines = [f"{what}: {count} time{'s' if count > 1 else ''}" for what, count in sorted(counts.items())]
+    return (*lines[:WORDS], *([f"and {len(lines) - WORDS} more"] if len(lines) > WORDS else ()))
+
+
+def _what(outcome: AnyOutcome) -> str:
+    action = f"action {outcome.action}" if outcome.action else "silence"
+    if isinstance(outcome, GoalOutcome):
+        return f"goal of {outcome.placement} after {action}: {'reached' if outcome.response else 'not reached'}"
+    return f"{action} on {outcome.placement}: {outcome.outcome}{f' ({outcome.cause})' if outcome.cause else ''}"
 
 
 async def _sites(

@@ -52,7 +52,7 @@ from nbx.features.store import LogEntry, Store
 from nbx.ids import decision_ref
 from nbx.limits import ERASURE_KEPT_MS
 from nbx.runtime import telling_apart
-from nbx.runtime.erasing import on_record
+from nbx.runtime.erasing import in_words, on_record
 from nbx.runtime.process import connect, log, pause, stop_event
 from nbx.runtime.publishing import Overtaken, Publisher
 from nbx.runtime.weighing import Weighing, observation_of
@@ -257,6 +257,8 @@ class LogLearner:
             experience=experience,
             beyond=len(entry.taught) - len(found),
             step=self.step + 1,
+            forgot=in_words(found),
+            forgotten_ms=SystemClock().now_ms(),
         )
         key = partition_keys(decision_ref(entry.erasure_id).partition).erasure(entry.erasure_id)
         self._receipts[key] = encode_receipt(receipt)

@@ -106,6 +106,11 @@ def archived(desk: Desk, directory: Path, segments: int = 3) -> tuple[Chain, lis
     return chain, [entry for part in parts for page in part for entry in page]
 
 
+def scrubbed(chain: Chain, record: Record, erased: Sequence[Erased]) -> scrub.Rewritten | None:
+    """Find and rewrite."""
+    return scrub.rewrite(chain, record, scrub.find(chain.directory / record.file, erased), erased, KEY, NOW_MS)
+
+
 def content(directory: Path) -> bytes:
     """Return every byte of every file, and what the columns hold."""
     found = b""
@@ -146,7 +151,7 @@ def test_who_was_erased_is_in_no_byte_and_the_others_are_as_before(archive: tupl
     desk, chain, before = archive
     erased = [named("anna"), named("tablet"), named("kiosk")]
     assert all(each.customer_id.encode() in content(chain.directory) for each in erased)
-    done = [scrub.rewrite(chain, record, erased, KEY, NOW_MS) for record in list(chain.segments.values())]
+    done = [scrubbed(chain, record, erased) for record in list(chain.segments.values())]
     found = content(chain.directory)
     assert [each.customer_id for each in erased if each.customer_id.encode() in found] == []
     assert b"bob" in found
@@ -174,9 +179,9 @@ def test_the_chain_tells_what_was_done_and_still_proves_everything(archive: tupl
     old = {n: record.file for n, record in chain.segments.items()}
     first = [chain.segments[n].prev for n in chain.segments]
     for record in list(chain.segments.values()):
-        scrub.rewrite(chain, record, [named("anna")], KEY, NOW_MS + 5)
+        scrubbed(chain, record, [named("anna")])
     for record in list(chain.segments.values()):
-        scrub.rewrite(chain, record, [named("bob")], KEY, NOW_MS + 6)
+        scrubbed(chain, record, [named("bob")])
     again = Chain.open(chain.directory)
     assert again.hash == chain.hash != START
     assert [record.before for record in again.segments.values()] == first
@@ -202,7 +207,7 @@ def test_who_is_not_there_changes_nothing(archive: tuple[Desk, Chain, list[LogEn
     _, chain, _ = archive
     before = content(chain.directory)
     for record in list(chain.segments.values()):
-        assert scrub.rewrite(chain, record, [named("nobody")], KEY, NOW_MS) is None
+        assert scrubbed(chain, record, [named("nobody")]) is None
     assert content(chain.directory) == before
 
 
@@ -213,7 +218,7 @@ def test_a_life_begun_after_the_erasure_stays(archive: tuple[Desk, Chain, list[L
     ms, _, sequence = own[3].entry_id.partition("-")
     erased = named("bob")._replace(until=Place(partition, int(ms), int(sequence)))
     for record in list(chain.segments.values()):
-        scrub.rewrite(chain, record, [erased], KEY, NOW_MS)
+        scrubbed(chain, record, [erased])
     left = [row for row in archive_of(chain) if row.payload and decode_entry(row.payload).customer_id == "bob"]
     assert left == own[4:]
     kinds = [k for r in chain.segments.values() for k in pq.read_table(chain.directory / r.file)["kind"].to_pylist()]
@@ -223,7 +228,7 @@ def test_a_life_begun_after_the_erasure_stays(archive: tuple[Desk, Chain, list[L
 def test_an_id_that_is_part_of_another_is_not_taken_for_it(archive: tuple[Desk, Chain, list[LogEntry]]) -> None:
     _, chain, before = archive
     for record in list(chain.segments.values()):
-        assert scrub.rewrite(chain, record, [named("tab"), named("car")], KEY, NOW_MS) is None
+        assert scrubbed(chain, record, [named("tab"), named("car")]) is None
     assert archive_of(chain) == before
 
 
@@ -261,7 +266,8 @@ chain = Chain.open(Path(sys.argv[1]), repair=True)
 chain.tidy()
 sys.addaudithook(watch)
 for record in list(chain.segments.values()):
-    scrub.rewrite(chain, record, [named("anna"), named("kiosk")], KEY, NOW_MS)
+    erased = [named("anna"), named("kiosk")]
+    scrub.rewrite(chain, record, scrub.find(chain.directory / record.file, erased), erased, KEY, NOW_MS)
 """
 
 
@@ -271,11 +277,15 @@ def killed_at(step: int, directory: Path) -> None:
     chain, before = archived(desk, directory)
     files = len(chain.segments)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
-    command = [sys.executable, "-c", KILLED, str(directory)]
-    ended = subprocess.run([*command, str(step)], env=environment, check=False)
+    command = [sys.executable, "-c", KILLED, str(directory), str(step)]
+    ended = subprocess.run(command, env=environment, check=False)
     assert ended.returncode in (0, -9)
     assert Chain.open(directory, repair=True).segments.keys() == chain.segments.keys()
-    subprocess.run([*command, "0"], env=environment, check=True)
+    chain = Chain.open(directory, repair=True)
+    chain.tidy()
+    erased = [named("anna"), named("kiosk")]
+    for record in list(chain.segments.values()):
+        scrub.rewrite(chain, record, scrub.find(directory / record.file, erased), erased, KEY, NOW_MS)
     chain = Chain.open(directory)
     assert len([*directory.glob("day=*/*")]) == files
     assert b"anna" not in content(directory)
