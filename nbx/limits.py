@@ -82,6 +82,8 @@ DEGRADED_QUEUE = 10_000
 """Degraded decisions kept in memory until the log is back; more are counted and dropped."""
 REPORT_ROWS = 100_000
 """Decisions a report keeps in memory, the newest: some 100 MB in the process that answers it."""
+VERIFY_ROW_FAULTS = 100
+"""Faulty rows that are told one by one of a segment; of more it is told how many there are."""
 SHADOW_DECISIONS = 20_000
 """Decisions a shadow run replays: with 500 candidates each some 200 MB."""
 ERASED_MS = 86_400_000
@@ -90,3 +92,9 @@ ERASED_SITES_MS = 7 * 86_400_000
 """How long subtracted sites are kept: so long a learner may be down and yet do the step again with the same result."""
 ERASURE_KEPT_MS = 400 * 86_400_000
 """How long the receipt of an erasure is kept: a year and a month, for whoever has to prove it."""
+ARCHIVE_BYTES = 64 << 20
+"""Bytes of log in one segment of the archive: what the keeper has in memory, three times over, while it writes one."""
+ARCHIVE_CACHE_BYTES = 64 << 20
+"""Bytes of archived log that a process keeps unpacked: reports read all partitions side by side."""
+ADMIN_KEPT = 10_000
+"""Entries of the admin trail that stay in Redis: more than anyone pages through."""

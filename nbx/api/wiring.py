@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 from nbx.api.auth import KeyRing, list_keys
 from nbx.audit.metrics import observe_decision, observe_outcome
+from nbx.audit.whole_log import WholeLog
 from nbx.clock import Clock, SystemClock
 from nbx.decision.ledger import Ledger
 from nbx.decision.recovery import recover
@@ -37,7 +38,8 @@ class Services:
     settings: Settings
     clock: Clock
     connection: RedisConnection
-    store: RedisStore
+    store: WholeLog
+    """For all that reads the log; deciding and recording go to Redis itself."""
     serving: Serving
     budgets: RedisBudgets
     ledger: Ledger
@@ -123,6 +125,7 @@ def wire(settings: Settings) -> Services:
     clock = SystemClock()
     connection = RedisConnection(settings.effective_redis_url)
     store = RedisStore(connection)
+    whole = WholeLog(store, settings.archive_path)
     serving = Serving(store)
     budgets = RedisBudgets(connection)
     ledger = Ledger(budgets, settings.partitions)
@@ -131,7 +134,7 @@ def wire(settings: Settings) -> Services:
         settings=settings,
         clock=clock,
         connection=connection,
-        store=store,
+        store=whole,
         serving=serving,
         budgets=budgets,
         ledger=ledger,
@@ -156,7 +159,7 @@ def wire(settings: Settings) -> Services:
             salt=settings.salt,
         ),
         erasures=ErasureService(
-            store, serving.plan, clock, partitions=settings.partitions, kept_ms=settings.erased_keep_s * 1000
+            whole, serving.plan, clock, partitions=settings.partitions, kept_ms=settings.erased_keep_s * 1000
         ),
         keys=KeyRing(None, is_open=settings.auth == "off"),
         admin=Redis.from_url(settings.effective_redis_url),

@@ -76,6 +76,16 @@ NOT_TAUGHT = Counter(
     ["placement", "reason"],
 )
 TIMERS = Counter("nbx_timers_total", "Timers run")
+ARCHIVED = Counter("nbx_archived_rows_total", "Rows written to the archive")
+TRIMMED = Counter("nbx_trimmed_entries_total", "Entries trimmed from the streams once they were archived")
+ARCHIVE_BEHIND_S = Gauge(
+    "nbx_archive_behind_seconds", "Age of the oldest entry that is not archived", multiprocess_mode="mostrecent"
+)
+ARCHIVE_BEHIND_ROWS = Gauge("nbx_archive_behind_rows", "Entries that are not archived", multiprocess_mode="mostrecent")
+ARCHIVE_FAILING = Gauge("nbx_archive_failing", "1 while the archive cannot be written", multiprocess_mode="mostrecent")
+REDIS_FULL_RATIO = Gauge(
+    "nbx_redis_full_ratio", "Share of its maxmemory that Redis uses; 0 without a limit", multiprocess_mode="mostrecent"
+)
 
 _decisions = lru_cache(maxsize=4096)(DECISIONS.labels)
 _shown = lru_cache(maxsize=4096)(SHOWN.labels)

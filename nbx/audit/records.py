@@ -66,7 +66,7 @@ class Record(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """sha256 of the record without it, hexadecimal."""
 
 
-_encode = msgspec.json.Encoder().encode
+_encode = msgspec.json.Encoder().encode  # fields in their order, maps in theirs: decoding keeps both
 _decode = msgspec.json.Decoder(Record).decode
 
 

@@ -206,9 +206,13 @@ def read_about(path: Path) -> dict[str, str]:
             f"{path}: is damaged or no Parquet file: {error}; restore it from a copy, then run `nbx log verify`",
             code="segment_damaged",
         ) from error
-    about = {key.decode().removeprefix("nbx."): value.decode() for key, value in found.items() if key[:4] == b"nbx."}
+    about = {
+        key.decode(errors="replace").removeprefix("nbx."): value.decode(errors="replace")
+        for key, value in found.items()
+        if key[:4] == b"nbx."
+    }
     version = about.get("schema", "")
-    if not version.isdecimal() or int(version) > SCHEMA_VERSION:
+    if not (version.isascii() and version.isdecimal()) or int(version) > SCHEMA_VERSION:
         raise Unsupported(
             f"{path}: has schema {version or 'none'}; this version of nbx reads up to {SCHEMA_VERSION}",
             code="segment_schema",

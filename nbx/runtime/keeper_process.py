@@ -1,7 +1,7 @@
-"""The keeper: lets due timers speak. One is active; another waits for its lease.
+"""The keeper: lets due timers speak, and archives and trims the log. One is active; another waits for its lease.
 
 Two at once would do no harm, only double work: a timer is run by a commit on a version, and on a settled slot it is
-void.
+void. The archive has a lock of its own (`nbx.runtime.archiving`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from nbx.experience.service import EventService
 from nbx.features.keys import LEASE_KEEPER
 from nbx.features.lease import Lease
 from nbx.features.store import Store, Timer
+from nbx.runtime.archive_task import Archiving
 from nbx.runtime.process import connect, log, pause, stop_event
 from nbx.settings import Settings
 
@@ -47,6 +48,9 @@ async def keep(settings: Settings) -> int:
         observe=observe_outcome,
         salt=settings.salt,
     )
+    archiving = None
+    if settings.archive == "on":
+        archiving = asyncio.create_task(Archiving(connection, store, lease, settings, clock).run(stop))
     log.info("keeper ready")
     away = False
     while not stop.is_set():
@@ -66,6 +70,8 @@ async def keep(settings: Settings) -> int:
             away = True
         if not full:
             await pause(stop, settings.timer_interval_ms / 1000)
+    if archiving is not None:
+        await archiving
     try:
         await lease.release()
     except Unavailable:

@@ -27,6 +27,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from nbx.audit.metrics import CHANGES, EXPLORATION, HALF_LIFE, LEARNED, LEARNER_LAG_S, SNAPSHOT
+from nbx.audit.whole_log import WholeLog
 from nbx.bandits import kernels_learning
 from nbx.bandits.clusters import Clustering, ClusteringState
 from nbx.bandits.learner import LearnedSites, Learner
@@ -54,7 +55,7 @@ from nbx.limits import ERASURE_KEPT_MS
 from nbx.runtime import telling_apart
 from nbx.runtime.erasing import in_words, on_record
 from nbx.runtime.process import connect, log, pause, stop_event
-from nbx.runtime.publishing import Overtaken, Publisher
+from nbx.runtime.publishing import JOURNAL, Overtaken, Publisher, Reached
 from nbx.runtime.weighing import Weighing, observation_of
 from nbx.settings import Settings
 
@@ -304,7 +305,8 @@ async def learn(settings: Settings) -> int:
     connected = await connect(settings, stop)
     if connected is None:
         return 0
-    connection, store = connected
+    connection, redis_store = connected
+    store = WholeLog(redis_store, settings.archive_path)
     warm_up()
     kernels_learning.warm_up()
     lease = Lease(connection, LEASE_LEARNER, f"{socket.gethostname()}:{os.getpid()}", LEASE_MS)
@@ -337,7 +339,7 @@ async def _lead(
     """Learn while the lease is ours."""
     serving = Serving(store)
     state = LogLearner(connection, store, serving, settings.partitions)
-    publisher = Publisher(connection, lease)
+    publisher = Publisher(connection, lease, 0 if settings.archive == "on" else JOURNAL)
     (packed,), (version,) = [await store.read([key], TIMEOUT_MS) for key in (MODEL_CHECKPOINT, MODEL_VERSION)]
     if packed is not None:
         state.restore(packed)
@@ -370,7 +372,7 @@ async def _lead(
             published, snapshot_ms = state.step, now_ms
         due = now_ms - checkpoint_ms >= settings.checkpoint_interval_ms
         if state.step > checkpointed and (stop.is_set() or due):
-            await publisher.checkpoint(state.checkpoint())
+            await publisher.checkpoint(state.checkpoint(), Reached(state.step, state.offsets))
             checkpointed, checkpoint_ms = state.step, now_ms
         if stop.is_set():
             return

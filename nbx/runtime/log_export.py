@@ -10,6 +10,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from nbx.audit.export import Exported, ObpExport, checked_target
 from nbx.audit.judging import Maturity, Question, asked_plan
 from nbx.audit.reading import Window, read_log, releases_in
+from nbx.audit.whole_log import WholeLog
 from nbx.catalog.plan import Plan
 from nbx.clock import SystemClock
 from nbx.decision.serving import Serving
@@ -44,7 +45,7 @@ async def export_obp(
     await connection.connect()
     try:
         await check_partitions(connection, settings.partitions)
-        store = RedisStore(connection)
+        store = WholeLog(RedisStore(connection), settings.archive_path)
         serving = Serving(store)
         await serving.refresh()
         asked = await asked_plan(store, release) if release is not None else None

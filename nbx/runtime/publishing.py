@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import msgspec
+from msgspec import Struct
 
 from nbx.audit.signals import Signals, encode_signals
 from nbx.features.connection import RedisConnection
@@ -15,6 +16,7 @@ from nbx.features.keys import (
     LEASE_LEARNER,
     MODEL_CHECKPOINT,
     MODEL_JOURNAL,
+    MODEL_REACHED,
     MODEL_SIGNALS,
     MODEL_SNAPSHOT,
     MODEL_VERSION,
@@ -34,9 +36,24 @@ return 1
 # KEYS 1 lease, 2 journal; ARGV 1 holder:token, 2 step, 3 offsets, 4 length to keep
 _FENCED_JOURNAL = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], '0-' .. ARGV[2], 'o', ARGV[3])
+if ARGV[4] == '0' then
+  redis.call('XADD', KEYS[2], '0-' .. ARGV[2], 'o', ARGV[3])
+else
+  redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], '0-' .. ARGV[2], 'o', ARGV[3])
+end
 return 1
 """
+
+
+class Reached(Struct, frozen=True):
+    """How far a checkpoint reaches: what was before is needed no more by a learner that continues from it."""
+
+    step: int
+    offsets: dict[int, str]
+    """Partition → last log id taken in."""
+
+
+decode_reached = msgspec.msgpack.Decoder(Reached).decode
 
 
 class Overtaken(Exception):
@@ -44,24 +61,31 @@ class Overtaken(Exception):
 
 
 class Publisher:
-    """Writes journal, snapshots and checkpoints, all fenced by the lease."""
+    """Writes journal, snapshots and checkpoints, all fenced by the lease.
 
-    def __init__(self, connection: RedisConnection, lease: Lease) -> None:
+    `journal_steps`: how many the journal keeps; 0: all, somebody archives and trims it.
+    """
+
+    def __init__(self, connection: RedisConnection, lease: Lease, journal_steps: int = JOURNAL) -> None:
         self._connection = connection
         self._lease = lease
+        self._journal_steps = journal_steps
 
     async def journal(self, step: int, offsets: Mapping[int, str]) -> None:
         """Note the offsets a step reached."""
-        await self._fenced(_FENCED_JOURNAL, (MODEL_JOURNAL,), step, msgspec.msgpack.encode(dict(offsets)), JOURNAL)
+        await self._fenced(
+            _FENCED_JOURNAL, (MODEL_JOURNAL,), step, msgspec.msgpack.encode(dict(offsets)), self._journal_steps
+        )
 
     async def snapshot(self, packed: bytes, version: int, told: Signals | None = None) -> None:
         """Publish a snapshot, and with it how placements and features are; workers see the version change."""
         health = encode_signals(told or Signals(step=version, placements=[]))
         await self._fenced(_FENCED_SET, (MODEL_SNAPSHOT, MODEL_VERSION, MODEL_SIGNALS), packed, version, health)
 
-    async def checkpoint(self, packed: bytes) -> None:
-        """Keep a checkpoint."""
-        await self._fenced(_FENCED_SET, (MODEL_CHECKPOINT,), packed)
+    async def checkpoint(self, packed: bytes, reached: Reached) -> None:
+        """Keep a checkpoint, and beside it how far it reached."""
+        told = msgspec.msgpack.encode(reached)
+        await self._fenced(_FENCED_SET, (MODEL_CHECKPOINT, MODEL_REACHED), packed, told)
 
     async def _fenced(self, script: str, keys: tuple[str, ...], *values: bytes | str | int) -> None:
         done = await self._connection.execute(

@@ -1,0 +1,186 @@
+"""The keeper's archiving, beside its timers: when a segment is due, what to do when one cannot be written, the alarms.
+
+While anything fails the streams grow, nothing is trimmed, and it is tried again ever less often, up to once a minute;
+then several segments follow each other until all is archived. A failure is logged once, and again when it changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+from nbx.audit.archived import parsed
+from nbx.audit.metrics import (
+    ARCHIVE_BEHIND_ROWS,
+    ARCHIVE_BEHIND_S,
+    ARCHIVE_FAILING,
+    ARCHIVED,
+    REDIS_FULL_RATIO,
+    TRIMMED,
+)
+from nbx.audit.segments import ADMIN, JOURNAL
+from nbx.errors import NbxError, Unavailable
+from nbx.features.keys import ADMIN_LOG, ARCHIVE_FAULT, MODEL_JOURNAL, partition_keys
+from nbx.runtime.archiving import Archiver
+from nbx.runtime.process import log, pause
+from nbx.runtime.publishing import Overtaken
+from nbx.runtime.trimming import Trimmer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from nbx.clock import Clock
+    from nbx.features.connection import RedisConnection
+    from nbx.features.lease import Lease
+    from nbx.features.store import Store
+    from nbx.settings import Settings
+
+LOOK_S: Final = 5.0
+"""Seconds between two looks at how much waits."""
+PATIENCE_S: Final = 60.0
+"""Longest wait between two attempts while archiving fails."""
+FULL_RATIO: Final = 0.8
+"""Share of Redis's maxmemory from which on it is worth a warning."""
+TIMEOUT_MS: Final = 5_000.0
+
+
+class Archiving:
+    """Archives and trims while the keeper's lease is held.
+
+    Parameters
+    ----------
+    connection, store, lease, settings, clock
+        The keeper's.
+    """
+
+    def __init__(
+        self, connection: RedisConnection, store: Store, lease: Lease, settings: Settings, clock: Clock
+    ) -> None:
+        self._connection = connection
+        self._lease = lease
+        self._settings = settings
+        self._clock = clock
+        partitions = settings.partitions
+        self.archiver = Archiver(
+            connection,
+            store,
+            lease,
+            settings.archive_path,
+            partitions=partitions,
+            rows=settings.archive_rows,
+            clock=clock,
+        )
+        self._trimmer = Trimmer(connection, partitions=partitions, keep_s=settings.log_keep_s)
+        self._kept: dict[int, int] = {}
+        """Partition → entries of its stream that are archived, as of the last time all was."""
+        self._due_ms = 0
+        self._back_off_s = 0.0
+        self._fault = ""
+        self._full = False
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Go on until stopped."""
+        look_s = min(LOOK_S, self._settings.archive_interval_s)
+        while not await pause(stop, look_s if self.archiver.chain is not None else 0.1):
+            if not self._lease.fence:
+                self.archiver.close()
+                continue
+            try:
+                await self._turn()
+            except Overtaken:
+                log.warning("another keeper has the lease: archiving ends here")
+                self.archiver.close()
+            except Unavailable as error:
+                log.debug("archiving waits: %s", error)
+            except (NbxError, OSError) as error:
+                await self._failed(str(error))
+            except Exception as error:  # noqa: BLE001 - this task ends with the process only
+                log.exception("archiving")
+                await self._failed(f"{type(error).__name__}: {error}")
+        self.archiver.close()
+
+    async def _turn(self) -> None:
+        await self._look_at_redis()
+        now_ms = self._clock.now_ms()
+        lengths = await self._lengths()
+        waiting = max(sum(lengths.values()) - sum(self._kept.values()), 0)
+        due = now_ms >= self._due_ms or (waiting >= self._settings.archive_rows and not self._fault)
+        if not due:
+            await self._tell(waiting, now_ms)
+            return
+        interval_s = self._settings.archive_interval_s
+        self._due_ms = now_ms + round(1000 * max(interval_s, self._back_off_s))
+        await self._tell(waiting, now_ms)
+        await self._archive(lengths)
+        if self._fault:
+            log.warning("archiving works again")
+            await self._connection.execute("DEL", ARCHIVE_FAULT, timeout_ms=TIMEOUT_MS)
+        self._fault, self._back_off_s = "", 0.0
+        ARCHIVE_FAILING.set(0)
+        await self._tell(0, self._clock.now_ms())
+
+    async def _archive(self, lengths: Mapping[int, int]) -> None:
+        await self.archiver.open()
+        until = await self.archiver.ends()
+        kept = dict(lengths)
+        more = True
+        while more:
+            rows = await self.archiver.segment(until)
+            ARCHIVED.inc(rows)
+            more = rows > 0
+            for partition, count in (await self._trimmer.trim(self.archiver.last, self._clock.now_ms())).items():
+                kept[partition] -= count
+                TRIMMED.inc(count)
+        self._kept = kept
+
+    async def _failed(self, why: str) -> None:
+        self.archiver.close()
+        if why != self._fault:
+            log.warning("the archive cannot be written, nothing is trimmed meanwhile: %s", why)
+        self._fault = why
+        self._back_off_s = min(max(2 * self._back_off_s, 1.0), PATIENCE_S)
+        self._due_ms = self._clock.now_ms() + round(1000 * self._back_off_s)
+        ARCHIVE_FAILING.set(1)
+        try:
+            kept_ms = round(1000 * (self._back_off_s + PATIENCE_S))
+            await self._connection.execute("SET", ARCHIVE_FAULT, why, "PX", kept_ms, timeout_ms=TIMEOUT_MS)
+        except Unavailable as error:
+            log.debug("%s", error)
+
+    async def _tell(self, waiting: int, now_ms: int) -> None:
+        """Set the gauges of what waits for the archive."""
+        ARCHIVE_BEHIND_ROWS.set(waiting)
+        ARCHIVE_BEHIND_S.set(max(now_ms - await self._oldest_ms(now_ms), 0) / 1000)
+
+    async def _oldest_ms(self, now_ms: int) -> int:
+        last = self.archiver.last
+        heads = await asyncio.gather(
+            *(
+                self.archiver.page(p, f"({last[p]}" if p in last else "-", "+", 1)
+                for p in range(ADMIN, self._settings.partitions)
+            )
+        )
+        return min((parsed(page[0].entry_id)[0] for page in heads if page), default=now_ms)
+
+    async def _lengths(self) -> dict[int, int]:
+        streams = {JOURNAL: MODEL_JOURNAL, ADMIN: ADMIN_LOG}
+        streams |= {p: partition_keys(p).log for p in range(self._settings.partitions)}
+        lengths = await asyncio.gather(
+            *(self._connection.execute("XLEN", stream, timeout_ms=TIMEOUT_MS) for stream in streams.values())
+        )
+        return dict(zip(streams, lengths, strict=True))
+
+    async def _look_at_redis(self) -> None:
+        told: bytes = await self._connection.execute("INFO", "memory", timeout_ms=TIMEOUT_MS)
+        memory: dict[bytes, Any] = dict(line.split(b":", 1) for line in told.splitlines() if b":" in line)
+        most = int(memory.get(b"maxmemory", 0))
+        ratio = int(memory[b"used_memory"]) / most if most else 0.0
+        REDIS_FULL_RATIO.set(ratio)
+        full = ratio >= FULL_RATIO
+        if full and not self._full:
+            log.warning(
+                "Redis uses %.0f of 100 parts of its maxmemory: beyond it writes are refused and decisions degraded; "
+                "see that the archive can be written and the learner runs, or raise maxmemory",
+                100 * ratio,
+            )
+        self._full = full
