@@ -64,9 +64,9 @@ class Erased(NamedTuple):
     by: str = ""
     """Who asked."""
 
-    def owns(self, partition: int, ms: int, sequence: int, customer_id: str | None) -> bool:
-        """Tell whether a row is of the life that was ended."""
-        return customer_id == self.customer_id and partition == self.until.partition and (ms, sequence) <= self.until[1:]
+    def owns(self, partition: int, ms: int, sequence: int) -> bool:
+        """Tell whether a row of the customer is of a life that was ended."""
+        return partition == self.until.partition and (ms, sequence) <= self.until[1:]
 
 
 class Hits(NamedTuple):
@@ -284,12 +284,14 @@ def _of(outcome: Told, names: Mapping[str, str]) -> Told:
 
 
 def _find_own(table: pa.Table, erased: Iterable[Erased], start: int, tombs: dict[int, str]) -> None:
-    column = table.column("customer_id")
+    lives: dict[str, list[Erased]] = {}
     for each in erased:
-        rows = pc.indices_nonzero(pc.equal(column, each.customer_id)).to_pylist()
-        for row, part in zip(rows, table.take(rows).to_pylist() if rows else (), strict=True):
-            if each.owns(part["partition"], part["log_ms"], part["log_seq"], part["customer_id"]):
-                tombs[start + row] = each.erasure_id
+        lives.setdefault(each.customer_id, []).append(each)
+    rows = pc.indices_nonzero(pc.is_in(table.column("customer_id"), pa.array([*lives]))).to_pylist()
+    for row, part in zip(rows, table.take(rows).to_pylist() if rows else (), strict=True):
+        for each in lives[part["customer_id"]]:
+            if each.owns(part["partition"], part["log_ms"], part["log_seq"]):
+                tombs.setdefault(start + row, each.erasure_id)
 
 
 def _find_named(

@@ -11,7 +11,8 @@ on the old state could meet its own version and bring the old state back.
 The entry in the log tells the learner which slots taught something, and where. It subtracts their sites in log order
 and completes the receipt (`nbx.runtime.erasing`).
 
-The time is kept for `limits.ERASED_MS`, under a hash of the id: a degraded decision that waited in a worker's memory meanwhile is not logged any more.
+The time is kept for `limits.ERASED_MS`, under a hash of the id: a degraded decision that waited in a worker's memory
+meanwhile is not logged any more.
 
 Other ids of the customer are erased first, each on its partition with a receipt of its own: as long as the canonical
 customer is there, trying again finds those that are left.
@@ -123,9 +124,12 @@ class Receipt(Struct, frozen=True, kw_only=True):
     """Rows of the archive that became tombstones."""
     segments: int = 0
     """Segments of the archive that were rewritten."""
-    cleaned_ms: int = 0
-    """When nothing in Redis and archive named the customer any more."""
+    rewritten_ms: int = 0
+    """When that was done, and the streams were without them."""
+    named_ms: int = 0
+    """When the id was replaced in this record, as the last key that held it."""
     done_ms: int = 0
+    """When the append-only file was without it too."""
 
 
 decode_receipt = msgspec.msgpack.Decoder(Receipt).decode

@@ -10,13 +10,14 @@ from nbx.errors import SetupError, Unavailable
 from nbx.features.keys import PSEUDONYM_KEY
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
+    from nbx.features.connection import RedisConnection
 
 KEY_BYTES = 32
 """Least length of a key: it is not to be guessed."""
+TIMEOUT_MS = 2_000.0
 
 
-async def pseudonym_key(redis: Redis, file: Path | None) -> bytes:
+async def pseudonym_key(connection: RedisConnection, file: Path | None) -> bytes:
     """Return what customers' pseudonyms are made with: the file's content, else a key made at its first use.
 
     Raises
@@ -28,8 +29,9 @@ async def pseudonym_key(redis: Redis, file: Path | None) -> bytes:
     """
     if file is not None:
         return read_key(file)
-    await redis.set(PSEUDONYM_KEY, secrets.token_bytes(KEY_BYTES), nx=True)
-    found = await redis.get(PSEUDONYM_KEY)
+    made = secrets.token_bytes(KEY_BYTES)
+    await connection.execute("SET", PSEUDONYM_KEY, made, "NX", timeout_ms=TIMEOUT_MS)
+    found = await connection.execute("GET", PSEUDONYM_KEY, timeout_ms=TIMEOUT_MS)
     if not isinstance(found, bytes):
         raise Unavailable("the key of pseudonyms is gone from Redis; try again")
     return found
