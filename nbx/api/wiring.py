@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from redis.asyncio import Redis
 
 from nbx.api.auth import KeyRing, list_keys
+from nbx.audit.customer_log import CustomerLog
 from nbx.audit.metrics import observe_decision, observe_outcome
 from nbx.audit.whole_log import WholeLog
 from nbx.clock import Clock, SystemClock
@@ -23,6 +24,7 @@ from nbx.features.budget_redis import RedisBudgets
 from nbx.features.connection import RedisConnection
 from nbx.features.keys import KEYS_VERSION
 from nbx.features.store_redis import RedisStore
+from nbx.runtime.known_settings import tell_settings
 from nbx.runtime.process import check_partitions, log, pause
 from nbx.settings import Settings
 
@@ -46,6 +48,7 @@ class Services:
     decisions: DecisionService
     events: EventService
     erasures: ErasureService
+    history: CustomerLog
     keys: KeyRing
     admin: Redis
     """redis-py client for what is not hot."""
@@ -93,6 +96,7 @@ class Services:
                     self.begun = True
                 if not self.connected:
                     await check_partitions(self.connection, self.settings.partitions)
+                    await tell_settings(self.connection, self.settings, "api", self.clock)
                     self.connected = True
                 await self.refresh()
                 await recover(self.decisions, self.events)
@@ -126,6 +130,7 @@ def wire(settings: Settings) -> Services:
     connection = RedisConnection(settings.effective_redis_url)
     store = RedisStore(connection)
     whole = WholeLog(store, settings.archive_path)
+    history = CustomerLog(whole, settings.archive_path)
     serving = Serving(store)
     budgets = RedisBudgets(connection)
     ledger = Ledger(budgets, settings.partitions)
@@ -159,8 +164,14 @@ def wire(settings: Settings) -> Services:
             salt=settings.salt,
         ),
         erasures=ErasureService(
-            whole, serving.plan, clock, partitions=settings.partitions, kept_ms=settings.erased_keep_s * 1000
+            store,
+            serving.plan,
+            clock,
+            partitions=settings.partitions,
+            history=history.rows,
+            kept_ms=settings.erased_keep_s * 1000,
         ),
+        history=history,
         keys=KeyRing(None, is_open=settings.auth == "off"),
         admin=Redis.from_url(settings.effective_redis_url),
     )

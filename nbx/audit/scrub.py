@@ -121,7 +121,9 @@ def find(path: Path, erased: Sequence[Erased]) -> Hits:
         ranges = _ranges(group)
         here = [each for each in erased if _may_hold(ranges, each)]
         if here:
-            _find_own(file.read_row_group(number, ["partition", "log_ms", "log_seq", "customer_id"]), here, start, tombs)
+            _find_own(
+                file.read_row_group(number, ["partition", "log_ms", "log_seq", "customer_id"]), here, start, tombs
+            )
         if _may_name(ranges):
             columns = ["partition", "log_ms", "log_seq", "kind", "payload"]
             _find_named(file.read_row_group(number, columns), erased, start, named)
@@ -266,7 +268,9 @@ def _renamed_life(entry: Entry, names: Mapping[str, str]) -> Entry:
     customer_id = names.get(entry.customer_id, entry.customer_id)
     match entry:
         case EventEntry():
-            event = structs.replace(entry.event, customer_id=names.get(entry.event.customer_id, entry.event.customer_id))
+            event = structs.replace(
+                entry.event, customer_id=names.get(entry.event.customer_id, entry.event.customer_id)
+            )
             entry = structs.replace(entry, event=event)
         case MovedEntry():
             entry = structs.replace(entry, into=names.get(entry.into, entry.into))
@@ -368,5 +372,3 @@ def _write(path: Path, table: pa.Table, about: Mapping[str, str]) -> None:
 def _revision(file: str) -> int:
     _, _, revision = Path(file).stem.partition(".r")
     return int(revision or 0)
-
-

@@ -23,7 +23,7 @@ streams and archive, which `nbx.runtime.scrubbing` does once the learner needs t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -69,7 +69,7 @@ REMAINS = (
 )
 """What is left of an erasure that is not done, besides what stays."""
 STAYS = (
-    "log: places of the rows, without what they said; a signed record of the archive's chain for each rewritten segment",
+    "log: places of the rows, without what they said; and a signed record in the archive's chain for each segment",
     "events: marks of event ids that do not hold the customer's, until they run out (request_ttl_s)",
     "sites: the numbers subtracted from the models, under decision ids, for 7 days at most after the learner is done",
     "models: outcomes counted as `beyond`, as far as the models have not forgotten them by themselves",
@@ -80,6 +80,10 @@ STAYS = (
     "receipt: this record, with a pseudonym in place of the id once done, for 400 days",
 )
 """What is left where, and for how long, of an erasure that is done."""
+
+
+History = Callable[[int, str, str], AsyncIterator[list[LogEntry]]]
+"""Yields the rows of a partition's log that may be a customer's, oldest first: partition, customer, `-` or `(id`."""
 
 
 class Receipt(Struct, frozen=True, kw_only=True):
@@ -187,6 +191,8 @@ class ErasureService:
         Tells when.
     partitions
         Number of partitions of the store.
+    history
+        Finds a customer's rows in the log; None: the store's log is read through.
     kept_ms
         How long the version of an erased state is kept.
     timeout_ms
@@ -200,6 +206,7 @@ class ErasureService:
         clock: Clock,
         *,
         partitions: int,
+        history: History | None = None,
         kept_ms: int = ERASED_MS,
         timeout_ms: float = 5_000.0,
     ) -> None:
@@ -207,6 +214,7 @@ class ErasureService:
         self._plan = plan
         self._clock = clock
         self._partitions = partitions
+        self._history = history or self._rows
         self._kept_ms = kept_ms
         self._timeout_ms = timeout_ms
         # what is half way is finished before it is erased: how that is held out makes no difference
@@ -299,16 +307,17 @@ class ErasureService:
 
     async def _read_on(self, past: _Past, partition: int, customer_id: str) -> None:
         """Take in what the log holds beyond the cursor."""
-        wanted = customer_id.encode()
-        full = True
-        while full:
-            page = await self._store.log_range(partition, past.cursor, "+", PAGE)
+        async for page in self._history(partition, customer_id, past.cursor):
             for row in page:
-                if wanted in row.payload:
-                    _take(past, row, customer_id)
-            full = len(page) == PAGE
-            if page:
-                past.cursor = f"({page[-1].entry_id}"
+                _take(past, row, customer_id)
+            past.cursor = f"({page[-1].entry_id}"
+
+    async def _rows(self, partition: int, customer_id: str, start: str) -> AsyncIterator[list[LogEntry]]:
+        wanted, cursor = customer_id.encode(), start
+        while page := await self._store.log_range(partition, cursor, "+", PAGE):
+            if found := [row for row in page if wanted in row.payload]:
+                yield found
+            cursor = f"({page[-1].entry_id}"
 
     async def _prepared(self, entry: EraseEntry, past: _Past, keys: PartitionKeys) -> tuple[EraseEntry, Commit]:
         """Look what is still there, and lay out the commit."""

@@ -41,7 +41,7 @@ class PartitionKeys(NamedTuple):
         return f"{self.prefix}s:{decision_id}"
 
     def erased(self, customer_id: str) -> str:
-        """When a customer was erased, epoch milliseconds; short TTL. It outlives the erasure, so it does not say who."""
+        """When a customer was erased, epoch milliseconds; short TTL. Does not say who, as it outlives the erasure."""
         return f"{self.prefix}g:{blake2b(customer_id.encode(), digest_size=16).hexdigest()}"
 
     def erasure(self, erasure_id: str) -> str:

@@ -19,8 +19,9 @@ from nbx.features.keys import LEASE_KEEPER
 from nbx.features.lease import Lease
 from nbx.features.store import Store, Timer
 from nbx.runtime.archive_task import Archiving
-from nbx.runtime.scrubbing import Scrubber
+from nbx.runtime.known_settings import note_settings
 from nbx.runtime.process import connect, log, pause, stop_event
+from nbx.runtime.scrubbing import Scrubber
 from nbx.settings import Settings
 
 LEASE_MS = 3_000
@@ -53,6 +54,7 @@ async def keep(settings: Settings) -> int:
         archiving = asyncio.create_task(Archiving(connection, store, lease, settings, clock).run(stop))
     else:
         archiving = asyncio.create_task(_scrub(Scrubber(connection, store, settings, clock), lease, settings, stop))
+    await note_settings(connection, settings, "keeper", clock)
     log.info("keeper ready")
     away = False
     while not stop.is_set():

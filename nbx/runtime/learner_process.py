@@ -54,6 +54,7 @@ from nbx.ids import decision_ref
 from nbx.limits import ERASURE_KEPT_MS
 from nbx.runtime import telling_apart
 from nbx.runtime.erasing import in_words, on_record
+from nbx.runtime.known_settings import note_settings
 from nbx.runtime.process import connect, log, pause, stop_event
 from nbx.runtime.publishing import JOURNAL, Overtaken, Publisher, Reached
 from nbx.runtime.weighing import Weighing, observation_of
@@ -310,6 +311,7 @@ async def learn(settings: Settings) -> int:
     warm_up()
     kernels_learning.warm_up()
     lease = Lease(connection, LEASE_LEARNER, f"{socket.gethostname()}:{os.getpid()}", LEASE_MS)
+    await note_settings(connection, settings, "learner", SystemClock())
     log.info("learner ready")
     while not stop.is_set():
         try:

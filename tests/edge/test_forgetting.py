@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
@@ -11,10 +12,12 @@ import pytest
 from nbx.audit.chain import Chain, file_hash
 from nbx.audit.segments import read_entries
 from nbx.audit.whole_log import WholeLog
-from nbx.experience.entries import AliasEntry, Entry, EraseEntry, decode_entry, encode_entry
+from nbx.experience.entries import AliasEntry, DecisionEntry, Entry, decode_entry, encode_entry
 from nbx.features.connection import RedisConnection
-from nbx.features.keys import partition_keys
+from nbx.features.keys import PSEUDONYM_KEY, partition_keys
+from nbx.features.state import decode_state, encode_state
 from nbx.features.store_redis import RedisStore
+from nbx.hashing import pseudonym
 from nbx.ids import partition_of
 from tests.edge.test_cli import nbx
 from tests.service import Running, eventually, running
@@ -38,7 +41,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield started
 
 
-def test_nothing_names_an_erased_customer_and_the_others_are_as_they_were(service: Running) -> None:
+def test_nothing_names_an_erased_customer_and_the_others_are_as_they_were(service: Running, tmp_path: Path) -> None:
     for customer in ("someone", GONE, ALIAS, SHARED, "another"):
         live(service, customer)
     assert service.http.post(f"/v1/customers/{GONE}/aliases", json={"alias": ALIAS}).status_code == 200
@@ -49,9 +52,12 @@ def test_nothing_names_an_erased_customer_and_the_others_are_as_they_were(servic
     names = (GONE, ALIAS, SHARED)
     kept = {customer: seen_of(service, customer) for customer in ("someone", "another")}
     eventually(lambda: set(found_in_files(service, names)) == set(names), WITHIN_S, "all are in some file")
+    exported(service, tmp_path / "all.json")
     erased = nbx(service, "customer", "erase", GONE, "--yes", "--json").json()
     other = service.http.delete(f"/v1/customers/{SHARED}").json()
-    receipts = [done(service, each) for each in (erased["erasure_id"], other["erasure_id"], *erased["aliases"].values())]
+    receipts = [
+        done(service, each) for each in (erased["erasure_id"], other["erasure_id"], *erased["aliases"].values())
+    ]
 
     assert [name for name in names if name in str(receipts)] == []
     assert all(receipt["rows"] >= 3 and receipt["segments"] >= 1 for receipt in receipts)
@@ -66,8 +72,15 @@ def test_nothing_names_an_erased_customer_and_the_others_are_as_they_were(servic
     chain = Chain.open(service.settings.archive_path)
     assert all(file_hash(chain.directory / r.file) == r.sha256 for r in chain.segments.values())
     rewrites = [record for record in chain.segments.values() if record.kind == "rewrite"]
-    assert {id_ for record in rewrites for id_ in record.why["erasure"].split(",")} == {r["erasure_id"] for r in receipts}
-    assert nbx(service, "log", "changes", "--json").json()[0]["what"] == "erasure_done"
+    assert {id_ for record in rewrites for id_ in record.why["erasure"].split(",")} == {
+        r["erasure_id"] for r in receipts
+    }
+    trail = nbx(service, "log", "changes", "--json").json()
+    assert [each["what"] for each in trail].count("erasure_done") == 3
+    (asked,) = [e for e in trail if e["what"] == "customer_erased" and e["details"]["erasure"] == erased["erasure_id"]]
+    assert asked["details"]["customer"] == first["customer_id"] == pseudonym(service.redis.get(PSEUDONYM_KEY), GONE)
+    merged, sent = ([e for e in trail if e["what"] == what] for what in ("customer_merged", "customer_exported"))
+    assert [e["details"]["customer"] for e in (*merged, *sent)] == [first["customer_id"]] * 2
     assert service.decide(GONE)["degraded"] == [], "a new life"
 
 
@@ -86,8 +99,6 @@ def claimed(service: Running, customer: str, alias: str) -> None:
     """Leave a claim that came to nothing in a customer's log and state, as a crash in the middle of a merge does."""
     keys = partition_keys(partition_of(customer, service.settings.partitions))
     packed = service.redis.get(keys.customer(customer))
-    from nbx.features.state import decode_state, encode_state
-
     state = decode_state(packed[8:])
     state.aliases[alias] = -1
     entry = AliasEntry(customer_id=customer, at_ms=1, release=1, alias=alias, by="test")
@@ -106,6 +117,28 @@ def done(service: Running, erasure_id: str) -> Any:
     return eventually(look, WITHIN_S, "the erasure is done")
 
 
+def exported(service: Running, file: Path) -> None:
+    """Export the customer; it must hold everything the log does, under both ids, and what is kept besides."""
+    assert nbx(service, "customer", "export", ALIAS, "--out", str(file)).code == 0
+    told = json.loads(file.read_bytes())
+    assert told["customer_ids"] == [GONE, ALIAS]
+    mine = [entry for entry in whole_log(service) if entry.customer_id in (GONE, ALIAS)]
+    assert len(told["log"]) == len(mine) > 10
+    assert {each["what"] for each in told["log"]} >= {"decision", "event", "alias", "moved", "absorb"}
+    decided = [each for each in told["log"] if each["what"] == "decision"]
+    assert {each["decision_id"] for each in decided} == {e.decision_id for e in mine if isinstance(e, DecisionEntry)}
+    chances = [candidate["probability"] for each in decided for candidate in each["candidates"]]
+    assert chances
+    assert all(0.0 <= chance <= 1.0 for chance in chances)
+    assert any(f"I am {ALIAS}" in str(each) for each in told["log"])
+    assert told["state"][GONE]["aliases"].keys() == {ALIAS}
+    kept = told["decisions"]
+    assert any("learned" in each for each in kept)
+    assert any(each.get("reply", {}).get("decision_id") == each["decision_id"] for each in kept)
+    unknown = nbx(service, "customer", "export", "nobody")
+    assert (unknown.code, "nobody" in unknown.err) == (1, True)
+
+
 def archived(service: Running) -> dict[int, Any]:
     return Chain.open(service.settings.archive_path).segments
 
@@ -113,7 +146,11 @@ def archived(service: Running) -> dict[int, Any]:
 def seen_of(service: Running, customer: str) -> Any:
     """Return what is known of a customer: its report without ages, and its log from archive and stream."""
     report = service.http.get(f"/v1/customers/{customer}").json()
-    return report["customer_id"], report.get("outcomes"), [e for e in whole_log(service) if e.customer_id == customer and not isinstance(e, AliasEntry)]
+    return (
+        report["customer_id"],
+        report.get("outcomes"),
+        [e for e in whole_log(service) if e.customer_id == customer and not isinstance(e, AliasEntry)],
+    )
 
 
 def whole_log(service: Running) -> list[Entry]:

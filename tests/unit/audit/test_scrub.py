@@ -48,7 +48,9 @@ LATER = 9_999_999_999_999
 def named(customer: str, until_ms: int = LATER) -> Erased:
     """Return an erasure of a customer, of all its rows unless told."""
     partition = partition_of(customer, PARTITIONS)
-    return Erased(customer, pseudonym(b"erasure", customer), Place(partition, until_ms, 0), pseudonym(SECRET, customer), "tester")
+    return Erased(
+        customer, pseudonym(b"erasure", customer), Place(partition, until_ms, 0), pseudonym(SECRET, customer), "tester"
+    )
 
 
 def lived() -> Desk:
@@ -81,7 +83,9 @@ def _log(desk: Desk, customer: str, entry: Entry) -> None:
 def archived(desk: Desk, directory: Path, segments: int = 3) -> tuple[Chain, list[LogEntry]]:
     """Archive a desk's log; returns the chain, and the log by partition and place."""
     pages = [run(desk.store.log_range(p, "-", "+", 100_000)) for p in range(PARTITIONS)]
-    parts = [[page[len(page) * n // segments : len(page) * (n + 1) // segments] for page in pages] for n in range(segments)]
+    parts = [
+        [page[len(page) * n // segments : len(page) * (n + 1) // segments] for page in pages] for n in range(segments)
+    ]
     chain = Chain(directory)
     chain.append(Record(kind="begin", n=0, at_ms=NOW_MS, prev="", public_key=PUBLIC))
     for n, part in enumerate(parts, 1):
@@ -241,9 +245,7 @@ def test_patching_rows_is_laying_all_of_them_out_anew(gone: set[int], renamed: s
     rows = WORLD[:31]
     table = to_table(rows, bytes(32))
     named_ = {at: encode_entry(MovedEntry(customer_id="x", at_ms=at, release=1, into="y")) for at in renamed - gone}
-    expected = [
-        row._replace(payload=b"" if at in gone else named_.get(at, row.payload)) for at, row in enumerate(rows)
-    ]
+    expected = [row._replace(payload=b"" if at in gone else named_.get(at, row.payload)) for at, row in enumerate(rows)]
     hits = scrub.Hits(dict.fromkeys(gone, "e"), named_)
     if hits.rows:
         assert scrub.without(table, hits, b"b" * 32).equals(to_table(expected, b"b" * 32))
