@@ -88,8 +88,8 @@ class Hits(NamedTuple):
 class Mentioned(NamedTuple):
     """What else is kept of what some rows tell."""
 
-    events: dict[int, set[str]]
-    """Partition → ids of events of erased customers."""
+    events: dict[str, set[str]]
+    """Erased customer → ids of its events."""
     holders: frozenset[str]
     """Customers whose rows, and perhaps whose states, name an erased one."""
 
@@ -159,15 +159,15 @@ def mentioned(path: Path, hits: Hits) -> Mentioned:
     """Return what the rows that will change name besides: to be taken out of the store before they are gone."""
     if not hits.rows:
         return Mentioned({}, frozenset())
-    events: dict[int, set[str]] = {}
+    events: dict[str, set[str]] = {}
     holders = set()
-    table = pq.read_table(path, columns=["partition", "payload"]).take(sorted(hits.rows))
+    table = pq.read_table(path, columns=["payload"]).take(sorted(hits.rows))
     for row, part in zip(sorted(hits.rows), table.to_pylist(), strict=True):
         entry = decode_entry(part["payload"])
         if row in hits.named:
             holders.add(entry.customer_id)
         elif isinstance(entry, EventEntry):
-            events.setdefault(part["partition"], set()).add(entry.event.event_id)
+            events.setdefault(entry.customer_id, set()).add(entry.event.event_id)
     return Mentioned(events, frozenset(holders))
 
 

@@ -21,7 +21,7 @@ own, whose files are theirs; the receipt says so.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -87,13 +87,19 @@ _ANEW = """
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 local rows = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', ARGV[1] + 1)
 if #rows > tonumber(ARGV[1]) then return -1 end
-local info, last = redis.call('XINFO', 'STREAM', KEYS[1]), nil
-for at = 1, #info, 2 do if info[at] == 'last-generated-id' then last = info[at + 1] end end
+local info = {}
+local told = redis.call('XINFO', 'STREAM', KEYS[1])
+for at = 1, #told, 2 do info[told[at]] = told[at + 1] end
+local last = info['last-generated-id']
 redis.call('DEL', KEYS[1])
 for _, row in ipairs(rows) do redis.call('XADD', KEYS[1], row[1], unpack(row[2])) end
 if #rows == 0 then
   redis.call('XADD', KEYS[1], last, 'e', '')
   redis.call('XDEL', KEYS[1], last)
+end
+if info['entries-added'] then
+  local gone = info['max-deleted-entry-id']
+  redis.call('XSETID', KEYS[1], last, 'ENTRIESADDED', info['entries-added'], 'MAXDELETEDID', gone)
 else
   redis.call('XSETID', KEYS[1], last)
 end
@@ -267,19 +273,25 @@ class Scrubber:
         """Clean what other keys hold of rows that will change; returns the partitions that these are in."""
         partitions = {each.until.partition for each in erased}
         names = {each.customer_id: each.pseudonym for each in erased}
+        families = _families(await self._waiting())
         for n, of_segment in hits.items():
             path = chain.directory / chain.segments[n].file
             besides = await asyncio.to_thread(mentioned, path, of_segment)
-            for partition, events in besides.events.items():
-                for event_id in events:
-                    if any(name in event_id for name in names):
-                        mark = partition_keys(partition).event(event_id)
-                        await self._connection.execute("DEL", mark, timeout_ms=TIMEOUT_MS)
+            for customer_id, events in besides.events.items():
+                await self._drop_marks(families.get(customer_id, {customer_id}), events)
             for customer_id in besides.holders:
                 partition = partition_of(customer_id, self._settings.partitions)
                 partitions.add(partition)
                 await self._rename_in_state(partition, customer_id, names)
         return partitions
+
+    async def _drop_marks(self, names: Collection[str], events: Iterable[str]) -> None:
+        """Drop marks of events whose ids hold one of a customer's ids; they are kept under whichever was used."""
+        keys = [partition_keys(p) for p in {partition_of(name, self._settings.partitions) for name in names}]
+        for event_id in events:
+            if any(name in event_id for name in names):
+                for each in keys:
+                    await self._connection.execute("DEL", each.event(event_id), timeout_ms=TIMEOUT_MS)
 
     async def _rename_in_state(self, partition: int, customer_id: str, names: Mapping[str, str]) -> None:
         """Let a customer's state say what its rows will."""
@@ -406,6 +418,16 @@ def _erased(receipt: Receipt, key: bytes) -> Erased:
     place = Place(decision_ref(receipt.erasure_id).partition, *parsed(receipt.entry_id))
     name = pseudonym(key, receipt.customer_id)
     return Erased(receipt.customer_id, receipt.erasure_id, place, name, receipt.by)
+
+
+def _families(waiting: Iterable[Receipt]) -> dict[str, set[str]]:
+    """Return, by id, all ids of the same customer."""
+    found: dict[str, set[str]] = {}
+    for receipt in waiting:
+        if receipt.aliases:
+            family = {receipt.customer_id, *receipt.aliases}
+            found |= {each: found.get(each, set()) | family for each in family}
+    return found
 
 
 def _customer_of(payload: bytes) -> str:

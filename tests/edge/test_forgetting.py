@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-WITHIN_S = 60.0
+WITHIN_S = 25.0
 GONE = "Person-Who-Goes"
 ALIAS = "Cookie.Of.Hers"
 SHARED = "Kiosk That Goes"
