@@ -26,6 +26,7 @@ from nbx.features.keys import partition_keys
 from nbx.features.store_redis import RedisStore
 from nbx.ids import new_decision_id
 from nbx.runtime.learner_process import LogLearner
+from nbx.runtime.sites import RedisSites
 from tests.redis_server import RedisServer
 
 PARTITIONS = 16
@@ -51,7 +52,7 @@ async def _main(count: int) -> float:
         connection = RedisConnection(server.url)
         store = RedisStore(connection)
         await connection.connect()
-        learner = LogLearner(connection, store, Serving(store), PARTITIONS)
+        learner = LogLearner(store, Serving(store), PARTITIONS, RedisSites(connection))
         began, cpu = time.perf_counter(), time.process_time()
         while await learner.take_step():
             pass

@@ -25,6 +25,7 @@ from nbx.cli_options import read_settings as _settings
 from nbx.cli_options import read_text as _read_text
 from nbx.cli_options import show as _show
 from nbx.cli_privacy import add_to as add_privacy
+from nbx.cli_replay import decisions_replay
 from nbx.clock import SystemClock
 from nbx.errors import NbxError, SetupError, Unavailable
 from nbx.settings import Settings
@@ -308,21 +309,7 @@ def decisions_explain(decision_id: str, as_json: AsJson = False, url: Url = "") 
             out.print(line, markup=False)
 
 
-@decisions_app.command("replay")
-def decisions_replay(decision_id: str, as_json: AsJson = False, url: Url = "") -> None:
-    """Recompute choice and propensity from the record: "same", or the differences."""
-    result = _client(url).call("GET", f"/v1/decisions/{decision_id}/replay")
-    if as_json:
-        _show(result)
-    elif result["same"]:
-        out.print(f"{decision_id}: same")
-    else:
-        out.print(f"{decision_id}: DIFFERENT")
-        for difference in result["differences"]:
-            out.print(
-                f"  {difference['what']}: recorded {difference['recorded']}, recomputed {difference['recomputed']}"
-            )
-    raise typer.Exit(0 if result["same"] else 1)
+decisions_app.command("replay")(decisions_replay)
 
 
 @customer_app.command("show")

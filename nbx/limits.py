@@ -86,6 +86,10 @@ VERIFY_ROW_FAULTS = 100
 """Faulty rows that are told one by one of a segment; of more it is told how many there are."""
 SHADOW_DECISIONS = 20_000
 """Decisions a shadow run replays: with 500 candidates each some 200 MB."""
+REPLAY_ENTRIES = 100_000
+"""Log entries read again for a deep replay over HTTP: some ten seconds of a core; the command line has no bound."""
+REPLAY_S = 120.0
+"""Seconds after which a deep replay over HTTP is given up."""
 ERASED_MS = 86_400_000
 """How long the time of an erasure is kept: a degraded decision of before waits no longer in a worker's memory."""
 ERASED_SITES_MS = 7 * 86_400_000

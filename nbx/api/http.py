@@ -24,6 +24,7 @@ from nbx.api.messages import BatchItem, Fault, InteractionReply, InteractionRequ
 from nbx.api.own_routes import own_routes
 from nbx.api.plane import DataPlane
 from nbx.api.privacy_routes import note, privacy_handlers
+from nbx.api.replay_routes import replay_handlers
 from nbx.api.reports import (
     customer_report,
     decision_report,
@@ -53,7 +54,6 @@ from nbx.audit.policy_report import PolicyReport
 from nbx.catalog.parse import CatalogFaults
 from nbx.decision.explain import Explanation, explain
 from nbx.decision.messages import DecideReply, DecideRequest
-from nbx.decision.replay import Replay, replay
 from nbx.errors import NbxError, NotReady
 from nbx.experience.entries import Event
 from nbx.experience.results import EventResult
@@ -119,10 +119,6 @@ def _decision_routes(services: Services, plane: DataPlane) -> Router:
     async def explanation(decision_id: str) -> Explanation:
         return explain(await find_decision(store, decision_id, partitions), full=True)
 
-    @get("/decisions/{decision_id:str}/replay", opt={"scope": "audit"}, summary="Recompute a decision from its record")
-    async def replayed(decision_id: str) -> Replay:
-        return replay(await find_decision(store, decision_id, partitions))
-
     @get("/budgets", opt={"scope": "audit"}, summary="What is spent of each budget in the window that runs")
     async def budgets() -> list[BudgetStatus]:
         plan, now_ms = services.serving.plan(), services.clock.now_ms()
@@ -156,7 +152,7 @@ def _decision_routes(services: Services, plane: DataPlane) -> Router:
             interact,
             decision,
             explanation,
-            replayed,
+            *replay_handlers(services),
             budgets,
             customer,
             change,

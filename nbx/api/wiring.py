@@ -12,6 +12,7 @@ from nbx.api.auth import KeyRing, list_keys
 from nbx.audit.customer_log import CustomerLog
 from nbx.audit.metrics import observe_decision, observe_outcome
 from nbx.audit.whole_log import WholeLog
+from nbx.build import current_build
 from nbx.clock import Clock, SystemClock
 from nbx.decision.ledger import Ledger
 from nbx.decision.recovery import recover
@@ -21,6 +22,7 @@ from nbx.errors import NbxError, Unavailable
 from nbx.experience.erasure import ErasureService
 from nbx.experience.service import EventService
 from nbx.features.budget_redis import RedisBudgets
+from nbx.features.builds import note_build
 from nbx.features.connection import RedisConnection
 from nbx.features.keys import KEYS_VERSION
 from nbx.features.store_redis import RedisStore
@@ -97,6 +99,7 @@ class Services:
                 if not self.connected:
                     await check_partitions(self.connection, self.settings.partitions)
                     await tell_settings(self.connection, self.settings, "api", self.clock)
+                    await note_build(self.connection, current_build(), "nbx api", self.clock.now_ms())
                     self.connected = True
                 await self.refresh()
                 await recover(self.decisions, self.events)
@@ -153,6 +156,7 @@ def wire(settings: Settings) -> Services:
             salt=settings.salt,
             observe=observe_decision,
             ledger=ledger,
+            build=current_build().fingerprint,
         ),
         events=EventService(
             store,

@@ -33,7 +33,12 @@ class DecisionView(Struct, frozen=True, kw_only=True):
 
 
 async def find_decision(store: Store, decision_id: str, partitions: int) -> DecisionEntry:
-    """Return the record of a decision.
+    """Return the record of a decision; raises as `locate_decision`."""
+    return (await locate_decision(store, decision_id, partitions))[1]
+
+
+async def locate_decision(store: Store, decision_id: str, partitions: int) -> tuple[LogEntry, DecisionEntry]:
+    """Return the record of a decision, and the log entry that it was read from.
 
     Raises
     ------
@@ -54,7 +59,7 @@ async def find_decision(store: Store, decision_id: str, partitions: int) -> Deci
                     if wanted in entry.payload[:512]:
                         decoded = _decoded(entry)
                         if isinstance(decoded, DecisionEntry) and decoded.decision_id == decision_id:
-                            return decoded
+                            return entry, decoded
                 cursor = f"({page[-1].entry_id}"
     raise Unknown(f"decision {decision_id} is not in the log", field="decision_id", code="decision_unknown")
 

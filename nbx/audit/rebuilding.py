@@ -74,17 +74,24 @@ class Rebuilder:
     customers
         Whose.
     base, other
-        The release in force, and the one that is to see the same customers.
+        The release in force, and the one that is to see the same customers. None: states are those that were served,
+        to the bit, and whether they are to be believed is for the caller to find out (`versions`).
     plan_of
         Gives the plan of each release that the log names.
     """
 
-    def __init__(self, customers: Collection[str], base: Plan, other: Plan, plan_of: Callable[[int], Plan]) -> None:
+    def __init__(
+        self, customers: Collection[str], base: Plan | None, other: Plan | None, plan_of: Callable[[int], Plan]
+    ) -> None:
         self._pasts = {customer: _Past() for customer in customers}
-        self._base = base
         self._other = other
         self._plan_of = plan_of
         self._rules: dict[int, Rules] = {}
+        self._retyped: set[str] = set()
+        self._fed: list[tuple[str, Aggregate]] = []
+        self._ways = False
+        if base is None or other is None:
+            return
         declared = {feature.name: feature for feature in base.catalog.features}
         changed = [feature for feature in other.catalog.features if _kept_otherwise(feature, declared)]
         self._retyped = {feature.name for feature in changed if feature.origin == "profile"}
@@ -97,9 +104,18 @@ class Rebuilder:
         past = self._pasts.get(entry.customer_id)
         if past is None or not isinstance(entry, DecisionEntry):
             return None
-        if not past.doubt and not entry.degraded:
+        if not past.doubt and not entry.degraded and self._other is not None:
             past.doubt = self._doubt(past, entry)
         return Rebuilt(entry, past.state, past.other, past.doubt)
+
+    def versions(self, customer: str) -> tuple[int, int]:
+        """Return how many commits lie behind a customer's state, at least and at most."""
+        past = self._pasts[customer]
+        return past.least, past.most
+
+    def state_of(self, customer: str) -> CustomerState:
+        """Return a customer as of the entries folded; read only, and until the next."""
+        return self._pasts[customer].state
 
     def fold(self, entry: Entry) -> None:
         """Go on by an entry; one of a customer who is not asked about changes nothing."""
@@ -137,7 +153,8 @@ class Rebuilder:
 
     def _rules_of(self, release: int) -> Rules:
         if release not in self._rules:
-            self._rules[release] = _KeepingRules(self._plan_of(release), self._other)
+            own = self._plan_of(release)
+            self._rules[release] = own.rules if self._other is None else _KeepingRules(own, self._other)
         return self._rules[release]
 
     def _feed(self, beside: CustomerState, entry: EventEntry) -> None:
@@ -146,7 +163,7 @@ class Rebuilder:
                 cells: list[Value] = beside.aggregates.get(name, [])
                 if cells := fold_event(aggregate, cells, entry.event.properties, entry.at_ms):
                     beside.aggregates[name] = cells
-        if self._ways:
+        if self._ways and self._other is not None:
             journeys.feed(beside, entry.event.type, entry.at_ms, self._other.rules, entry.event.by)
 
     def _doubt(self, past: _Past, entry: DecisionEntry) -> Doubt:
@@ -188,7 +205,7 @@ def _count(past: _Past, entry: Entry) -> None:
         past.least, past.most, past.exact, past.doubt = 0, entry.state_version + 1, True, ""
         past.open_.clear()
         past.other = CustomerState()
-    elif isinstance(entry, DecisionEntry):
+    elif isinstance(entry, DecisionEntry) and past.least <= entry.state_version <= past.most:
         past.least = past.most = entry.state_version + 1
         past.exact = True
     else:

@@ -17,8 +17,11 @@ from nbx.audit.archived import FIRST, LAST, LAST_SEQUENCE, ArchivedLog, Id, afte
 from nbx.errors import Unsupported
 from nbx.features.keys import partition_keys
 from nbx.features.store import Commit, Committed, LogEntry, Store, Timer
+from nbx.limits import ARCHIVE_CACHE_BYTES
 
 TIMEOUT_MS = 5_000.0
+ARCHIVE_CODES = frozenset({"segment_damaged", "segment_schema", "chain_damaged", "archive_missing"})
+"""Codes of errors that a restored archive mends."""
 
 
 class WholeLog:
@@ -30,12 +33,14 @@ class WholeLog:
         Answers everything but what was trimmed.
     directory
         Of the archive; None: there is none, the log is what `store` has.
+    cache_bytes
+        How much of what was read of the archive is kept in memory.
     """
 
-    def __init__(self, store: Store, directory: Path | None) -> None:
+    def __init__(self, store: Store, directory: Path | None, cache_bytes: int = ARCHIVE_CACHE_BYTES) -> None:
         self._store = store
         self._directory = directory
-        self._archive = ArchivedLog(directory) if directory is not None else None
+        self._archive = ArchivedLog(directory, cache_bytes) if directory is not None else None
         self._reading = asyncio.Lock()
         self._marks: dict[int, Id] = {}
         """Partition → an id before which the stream holds nothing that counts: a lower bound, it only grows."""
@@ -105,7 +110,10 @@ class WholeLog:
             archive = self._archive
             if archive is None:
                 raise _missing("no archive is read here")
-            last = archive.last(partition)
+            try:
+                last = archive.last(partition)
+            except OSError as error:
+                raise _missing(str(error)) from error
             if until > FIRST and (last is None or after(last) < until):
                 raise _missing(f"{self._directory} does not reach that far")
             return work(archive)

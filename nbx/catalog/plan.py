@@ -168,10 +168,13 @@ class Plan:
         Checked by `nbx.catalog.parse`.
     release
         Its number, ≥ 1.
+    digest
+        Of the release as stored (`nbx.catalog.releases.digest_of`); empty: it is not stored.
     """
 
-    def __init__(self, catalog: Catalog, release: int) -> None:
+    def __init__(self, catalog: Catalog, release: int, digest: str = "") -> None:
         self.catalog = catalog
+        self.digest = digest
         self.release = release
         self.rules = Rules(catalog, release)
         self.layout = VectorLayout(catalog.features, catalog.clusters.count if catalog.clusters is not None else 0)

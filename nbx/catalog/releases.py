@@ -9,6 +9,7 @@ key of its own, as every worker reads the release, and nobody the text.
 from __future__ import annotations
 
 import asyncio
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -75,6 +76,11 @@ class Source(Struct, frozen=True, kw_only=True):
 
 _DECODE = msgspec.json.Decoder(Release).decode
 _DECODE_HEAD = msgspec.json.Decoder(Head).decode
+
+
+def digest_of(packed: bytes | str) -> str:
+    """Digest a stored release, 16 hex digits."""
+    return blake2b(packed.encode() if isinstance(packed, str) else packed, digest_size=8).hexdigest()
 
 
 def decode_release(packed: bytes | str) -> Release:

@@ -69,6 +69,7 @@ def degraded_entry(
         degraded=(reason,),
         took_us=0,
         channel=spot.channel,
+        release_digest=plan.digest,
     )
 
 

@@ -16,7 +16,7 @@ from nbx.decision.messages import DecideReply, DecideRequest, SlotReply
 from nbx.experience.entries import FACTORS, DecisionEntry, GoalRecord, RequestRecord, SlotRecord
 
 
-def decision_entry(
+def decision_entry(  # noqa: PLR0913 - each is told once, by name
     choice: Choice,
     request: DecideRequest,
     decision_id: str,
@@ -26,6 +26,8 @@ def decision_entry(
     snapshot: int,
     state_version: int,
     took_us: int,
+    release_digest: str = "",
+    build: str = "",
 ) -> DecisionEntry:
     """Build the complete record of a choice."""
     placement, positions = choice.placement, choice.positions
@@ -74,6 +76,8 @@ def decision_entry(
         segments=choice.segments,
         after=choice.after,
         continues=choice.continues,
+        release_digest=release_digest,
+        build=build,
     )
 
 

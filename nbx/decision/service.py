@@ -78,6 +78,8 @@ class DecisionService:
         Told every committed or degraded decision, and the seconds it took in all.
     ledger
         What may be spent of budgets; None: budgets bound nothing.
+    build
+        Fingerprint of this build, for the records.
     """
 
     def __init__(  # noqa: PLR0913 - each is told once, by name
@@ -92,6 +94,7 @@ class DecisionService:
         salt: str,
         observe: Callable[[DecisionEntry, float], None] = lambda _, __: None,
         ledger: Ledger | None = None,
+        build: str = "",
     ) -> None:
         self._store = store
         self._serving = serving
@@ -102,6 +105,7 @@ class DecisionService:
         self._salt = salt
         self._observe = observe
         self._ledger = ledger
+        self._build = build
         self._merging = Merging(store, lambda: serving.current()[0], clock, partitions=partitions, salt=salt)
         self.degraded: deque[DecisionEntry] = deque(maxlen=DEGRADED_QUEUE)
         """Degraded decisions not logged yet, oldest first; `nbx.decision.recovery` drains it."""
@@ -160,6 +164,8 @@ class DecisionService:
                     snapshot=model.version,
                     state_version=version,
                     took_us=(time.perf_counter_ns() - started_ns) // 1000,
+                    release_digest=plan.digest,
+                    build=self._build,
                 )
                 answer = reply(entry, choice, _explanation(entry, request))
                 if request.mode == "preview":
@@ -218,7 +224,8 @@ class DecisionService:
         now_ms = self._clock.now_ms()
         decision_id = new_decision_id(partition, now_ms)
         entry = degraded_entry(plan, placement, request, decision_id, now_ms, reason, self._salt)
-        entry = structs.replace(entry, took_us=(time.perf_counter_ns() - started_ns) // 1000)
+        took_us = (time.perf_counter_ns() - started_ns) // 1000
+        entry = structs.replace(entry, took_us=took_us, build=self._build)
         if request.mode == "live":
             self.dropped += len(self.degraded) == DEGRADED_QUEUE
             self.degraded.append(entry)

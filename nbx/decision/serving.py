@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from nbx.bandits.snapshot import BoundModel, Snapshot, bind, decode_snapshot
 from nbx.catalog.plan import Plan
-from nbx.catalog.releases import decode_release
+from nbx.catalog.releases import decode_release, digest_of
 from nbx.errors import NotReady
 from nbx.features.keys import CATALOG_CURRENT, MODEL_SNAPSHOT, MODEL_VERSION, release_key
 from nbx.features.store import Store
@@ -70,7 +70,7 @@ class Serving:
         packed = (await self._store.read([release_key(number)], TIMEOUT_MS))[0]
         if packed is None:
             raise NotReady(f"release {number} is in force but cannot be read", code="release_missing")
-        return await asyncio.to_thread(lambda: Plan(decode_release(packed).catalog, number))
+        return await asyncio.to_thread(lambda: Plan(decode_release(packed).catalog, number, digest_of(packed)))
 
     def _keep(self, number: int, plan: Plan) -> None:
         if self._served is not None and self._served.plan.release in self._plans:

@@ -105,6 +105,11 @@ LEASE_LEARNER = "nbx:lease:learner"
 LEASE_KEEPER = "nbx:lease:keeper"
 
 
+def build_key(fingerprint: str) -> str:
+    """Key of what a build is made of: JSON, written once."""
+    return f"nbx:meta:build:{fingerprint}"
+
+
 def release_key(number: int) -> str:
     """Key of a release: JSON, written once and never changed."""
     return f"nbx:catalog:release:{number}"

@@ -21,6 +21,7 @@ What = Literal[
     "rolled_back",
     "key_created",
     "key_revoked",
+    "build_started",
     "settings_changed",
     "customer_erased",
     "erasure_done",

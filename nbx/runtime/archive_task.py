@@ -1,12 +1,14 @@
 """The keeper's archiving, beside its timers: when a segment is due, what to do when one cannot be written, the alarms.
 
 While anything fails the streams grow, nothing is trimmed, and it is tried again ever less often, up to once a minute;
-then several segments follow each other until all is archived. A failure is logged once, and again when it changes.
+then several segments follow each other until all is archived. A failure is a warning once; what else goes wrong until
+it works again is logged beside.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from nbx.audit.archived import parsed
@@ -75,6 +77,8 @@ class Archiving:
         self._scrubber = Scrubber(connection, store, settings, clock, self.archiver, self._trimmer)
         self._kept: dict[int, int] = {}
         """Partition → entries of its stream that are archived, as of the last time all was."""
+        self.attempts = 0
+        """How often archiving was tried."""
         self._due_ms = 0
         self._back_off_s = 0.0
         self._fault = ""
@@ -84,24 +88,29 @@ class Archiving:
         """Go on until stopped."""
         look_s = min(LOOK_S, self._settings.archive_interval_s)
         while not await pause(stop, look_s if self.archiver.chain is not None else 0.1):
-            if not self._lease.fence:
-                self.archiver.close()
-                continue
-            try:
-                await self._turn()
-            except Overtaken:
-                log.warning("another keeper has the lease: archiving ends here")
-                self.archiver.close()
-            except Unavailable as error:
-                log.debug("archiving waits: %s", error)
-            except (NbxError, OSError) as error:
-                await self._failed(str(error))
-            except Exception as error:  # noqa: BLE001 - this task ends with the process only
-                log.exception("archiving")
-                await self._failed(f"{type(error).__name__}: {error}")
+            await self.attempt()
         self.archiver.close()
 
-    async def _turn(self) -> None:
+    async def attempt(self) -> None:
+        """Take a turn; whatever goes wrong is told, and another turn may be taken."""
+        if not self._lease.fence:
+            self.archiver.close()
+            return
+        try:
+            await self.turn()
+        except Overtaken:
+            log.warning("another keeper has the lease: archiving ends here")
+            self.archiver.close()
+        except Unavailable as error:
+            log.debug("archiving waits: %s", error)
+        except (NbxError, OSError) as error:
+            await self._failed(str(error))
+        except Exception as error:  # noqa: BLE001 - this task ends with the process only
+            log.exception("archiving")
+            await self._failed(f"{type(error).__name__}: {error}")
+
+    async def turn(self) -> None:
+        """Look at what waits, and archive and trim when it is due; raises what went wrong."""
         await self._look_at_redis()
         now_ms = self._clock.now_ms()
         lengths = await self._lengths()
@@ -122,6 +131,7 @@ class Archiving:
         await self._tell(0, self._clock.now_ms())
 
     async def _archive(self, lengths: Mapping[int, int]) -> None:
+        self.attempts += 1
         await self.archiver.open()
         until = await self.archiver.ends()
         kept = dict(lengths)
@@ -139,7 +149,11 @@ class Archiving:
     async def _failed(self, why: str) -> None:
         self.archiver.close()
         if why != self._fault:
-            log.warning("the archive cannot be written, nothing is trimmed meanwhile: %s", why)
+            log.log(
+                logging.INFO if self._fault else logging.WARNING,
+                "the archive cannot be written, nothing is trimmed meanwhile: %s",
+                why,
+            )
         self._fault = why
         self._back_off_s = min(max(2 * self._back_off_s, 1.0), PATIENCE_S)
         self._due_ms = self._clock.now_ms() + round(1000 * self._back_off_s)

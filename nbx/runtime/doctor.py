@@ -19,14 +19,18 @@ from msgspec import Struct
 from redis.exceptions import RedisError, ResponseError
 
 import nbx
+from nbx.audit.archived import parsed
+from nbx.audit.chain import Chain
 from nbx.audit.signals import decode_signals
 from nbx.clock import SystemClock
+from nbx.errors import NbxError
 from nbx.features import keys
+from nbx.runtime.archiving import check_head, decode_head
 from nbx.runtime.embedded_redis import redis_client, redis_policy
 from nbx.runtime.up import lock_holder
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from redis.asyncio import Redis
 
@@ -50,6 +54,8 @@ COMPILED = (
 """Modules with compiled parts: those a platform without wheels, or a broken install, lacks."""
 DISK_BYTES = 1 << 30
 """Free bytes below which the disk is a warning: the append-only file may double while it is rewritten."""
+BEHIND_S = 60
+"""Seconds for which the archive may lag behind three of its intervals: it waits as long after a failure."""
 SKEW_MS = 1_000
 """Difference of clocks that is still good: due times and decay are minutes and days."""
 CUSTOMER_BYTES = 1_024
@@ -99,6 +105,7 @@ async def examine(settings: Settings, clock: Clock | None = None) -> list[Check]
                 ("clock", partial(_skew, redis, clock or SystemClock())),
                 ("customers", partial(_customers, redis)),
                 ("logs", partial(_logs, settings, redis)),
+                ("archive", partial(_archive, settings, redis, clock or SystemClock())),
             ]
             for name, look in looks:
                 try:
@@ -293,6 +300,48 @@ async def _logs(settings: Settings, redis: Redis) -> list[Check]:
         words = f"{words}, limit {_size(limit)}: let the keeper archive, or raise maxmemory before writes are refused"
         return [_check("logs", "warning", words)]
     return [_check("logs", "good", words)]
+
+
+async def _archive(settings: Settings, redis: Redis, clock: Clock) -> list[Check]:
+    path = settings.archive_path
+    known = await redis.get(keys.ARCHIVE_HEAD)
+    if known is None:
+        if settings.archive == "off":
+            return [_check("archive", "good", "off: the log stays in Redis and grows")]
+        return [_check("archive", "good", f"nothing is archived yet; the keeper will, to {path}")]
+    try:
+        check_head(path, decode_head(known))
+        chain = Chain.open(path)
+    except NbxError as error:
+        return [_check("archive", "bad", error.message)]
+    except OSError as error:
+        words = f"{path} cannot be read ({error.strerror}): mount it, or point NBX_ARCHIVE_DIR at the archive"
+        return [_check("archive", "bad", words)]
+    behind_s = await _behind_s(settings, redis, chain.last_ids(), clock.now_ms())
+    free = shutil.disk_usage(path).free
+    rows = sum(record.rows for record in chain.segments.values())
+    words = (
+        f"{len(chain.segments)} segments with {rows} rows in {path}, the chain ends where Redis says; "
+        f"{behind_s:.0f} s behind, {_size(free)} free"
+    )
+    if fault := await redis.get(keys.ARCHIVE_FAULT):
+        words = f"{words}; it cannot be written, and nothing is trimmed until it can: {fault.decode()}"
+        return [_check("archive", "bad", words)]
+    if settings.archive == "on" and behind_s > 3 * settings.archive_interval_s + BEHIND_S:
+        return [_check("archive", "bad", f"{words}: see that a keeper runs, and its log")]
+    if free < DISK_BYTES:
+        return [_check("archive", "warning", f"{words}: make room, nothing is trimmed when it is full")]
+    return [_check("archive", "good", words)]
+
+
+async def _behind_s(settings: Settings, redis: Redis, last: Mapping[int, str], now_ms: int) -> float:
+    """Return the age of the oldest log entry that is not archived; 0: all are."""
+    oldest_ms = now_ms
+    for partition in range(settings.partitions):
+        start = f"({last[partition]}" if partition in last else "-"
+        for entry_id, _ in await redis.xrange(keys.partition_keys(partition).log, start, count=1):
+            oldest_ms = min(oldest_ms, parsed(entry_id.decode())[0])
+    return (now_ms - oldest_ms) / 1000
 
 
 async def _api(settings: Settings) -> Check:

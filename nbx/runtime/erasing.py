@@ -11,21 +11,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-import msgspec
-
 from nbx.bandits.learner import LearnedSites
 from nbx.experience.entries import AnyOutcome, EraseEntry, GoalOutcome, Taught, decode_entry, outcomes_of
-from nbx.features.connection import RedisConnection
-from nbx.features.keys import PartitionKeys, partition_keys
 from nbx.features.store import Store
 from nbx.ids import decision_ref
-from nbx.limits import ERASED_SITES_MS
+from nbx.runtime.sites import Place, Sites
 
 AT_ONCE = 500
 """Slots looked up together: the connection bounds what may be in flight."""
 WORDS = 50
 """Lines that say what was forgotten."""
-TIMEOUT_MS = 5_000.0
 
 LatestSites = Mapping[tuple[str, int], LearnedSites]
 """(`<decision_id>/<slot>`, revision) → sites of the step under way, which are not stored yet."""
@@ -38,14 +33,12 @@ class OnRecord(NamedTuple):
     sites: LearnedSites
 
 
-async def on_record(
-    connection: RedisConnection, store: Store, entry: EraseEntry, latest: LatestSites
-) -> list[OnRecord]:
+async def on_record(sites: Sites, store: Store, entry: EraseEntry, latest: LatestSites) -> list[OnRecord]:
     """Return what of the customer can be subtracted, in the order of `entry.taught`.
 
     Parameters
     ----------
-    connection, store
+    sites, store
         Where sites and log are.
     entry
         Says which slots taught something.
@@ -53,12 +46,15 @@ async def on_record(
         Looked at first.
     """
     partition = decision_ref(entry.erasure_id).partition
-    keys = partition_keys(partition)
     found: list[OnRecord] = []
     for at in range(0, len(entry.taught), AT_ONCE):
         part = entry.taught[at : at + AT_ONCE]
-        sites = await asyncio.gather(*(_sites(connection, keys, taught, latest) for taught in part))
-        known = [(taught, each) for taught, each in zip(part, sites, strict=True) if each is not None]
+        learned = [latest.get((f"{taught.decision_id}/{taught.slot}", taught.revision)) for taught in part]
+        missing = [k for k, each in enumerate(learned) if each is None]
+        places = [Place(part[k].decision_id, part[k].slot, part[k].revision) for k in missing]
+        for k, each in zip(missing, await sites.read(places, erased=True), strict=True):
+            learned[k] = each
+        known = [(taught, each) for taught, each in zip(part, learned, strict=True) if each is not None]
         outcomes = await asyncio.gather(*(_outcome(store, partition, taught) for taught, _ in known))
         found += [OnRecord(o, each) for o, (_, each) in zip(outcomes, known, strict=True) if o is not None]
     return found
@@ -76,20 +72,6 @@ def _what(outcome: AnyOutcome) -> str:
     if isinstance(outcome, GoalOutcome):
         return f"goal of {outcome.placement} after {action}: {'reached' if outcome.response else 'not reached'}"
     return f"{action} on {outcome.placement}: {outcome.outcome}{f' ({outcome.cause})' if outcome.cause else ''}"
-
-
-async def _sites(
-    connection: RedisConnection, keys: PartitionKeys, taught: Taught, latest: LatestSites
-) -> LearnedSites | None:
-    learned = latest.get((f"{taught.decision_id}/{taught.slot}", taught.revision))
-    if learned is not None:
-        return learned
-    key = keys.sites(taught.decision_id)
-    packed = await connection.execute("HGET", key, f"{taught.slot}/{taught.revision}", timeout_ms=TIMEOUT_MS)
-    if packed is None:
-        return None
-    await connection.execute("PEXPIRE", key, ERASED_SITES_MS, timeout_ms=TIMEOUT_MS)
-    return msgspec.msgpack.decode(packed, type=LearnedSites)
 
 
 async def _outcome(store: Store, partition: int, taught: Taught) -> AnyOutcome | None:

@@ -21,56 +21,49 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 from msgspec import Struct, structs
 
+from nbx.audit.journal import Journal
 from nbx.audit.metrics import CHANGES, EXPLORATION, HALF_LIFE, LEARNED, LEARNER_LAG_S, SNAPSHOT
-from nbx.audit.whole_log import WholeLog
+from nbx.audit.whole_log import ARCHIVE_CODES, WholeLog
 from nbx.bandits import kernels_learning
 from nbx.bandits.clusters import Clustering, ClusteringState
 from nbx.bandits.learner import LearnedSites, Learner
 from nbx.bandits.snapshot import Snapshot
 from nbx.bandits.snapshot import encode as encode_snapshot
 from nbx.bandits.teaching import Teaching
+from nbx.build import current_build
 from nbx.clock import SystemClock
 from nbx.decision.serving import Serving
 from nbx.decision.warm_up import warm_up
 from nbx.errors import NotReady, Unavailable, Unsupported
-from nbx.experience.entries import AnyOutcome, EraseEntry, Outcome, decode_entry, outcomes_of
+from nbx.experience.entries import AnyOutcome, EraseEntry, Outcome, decode_entry, is_decision, outcomes_of
 from nbx.experience.erasure import encode_receipt, receipt_of
+from nbx.features.builds import note_build
 from nbx.features.connection import RedisConnection
-from nbx.features.keys import (
-    LEASE_LEARNER,
-    MODEL_CHECKPOINT,
-    MODEL_JOURNAL,
-    MODEL_VERSION,
-    partition_keys,
-)
+from nbx.features.keys import LEASE_LEARNER, MODEL_CHECKPOINT, MODEL_JOURNAL, MODEL_VERSION, partition_keys
 from nbx.features.lease import Lease
 from nbx.features.store import LogEntry, Store
 from nbx.ids import decision_ref
-from nbx.limits import ERASURE_KEPT_MS
 from nbx.runtime import telling_apart
 from nbx.runtime.erasing import in_words, on_record
+from nbx.runtime.journal import RedisJournal, WholeJournal
 from nbx.runtime.known_settings import note_settings
 from nbx.runtime.process import connect, log, pause, stop_event
 from nbx.runtime.publishing import JOURNAL, Overtaken, Publisher, Reached
+from nbx.runtime.sites import Place, RedisSites, Sites
 from nbx.runtime.weighing import Weighing, observation_of
 from nbx.settings import Settings
 
 LEASE_MS = 5_000
 PAGE = 512
 """Log entries read from a partition per step."""
-AT_ONCE = 1_000
-"""Outcomes whose sites are read or written together: the connection bounds what may be in flight."""
 IDLE_S = 0.02
 """Wait after a step that found nothing."""
-_DECISION = b"\xa8decision"
-"""Tag of a decision entry as packed: decisions teach nothing and are not even decoded."""
-_TAG_END = 12
-"""It ends within so many bytes, where no other entry's customer id does, were it `decision`."""
 TIMEOUT_MS = 5_000.0
 CHECKPOINT_FORMAT = 2
 
@@ -96,17 +89,29 @@ class LogLearner:
 
     Parameters
     ----------
-    connection, store
-        Where logs, sites and the model live.
+    store
+        Where the log is.
     serving
         Gives the columns of releases.
     partitions
         Number of partitions.
+    sites
+        Where what may have to be taken back is kept.
+    lagging
+        Told how many seconds ago an outcome that is learned was logged.
     """
 
-    def __init__(self, connection: RedisConnection, store: Store, serving: Serving, partitions: int) -> None:
-        self._connection = connection
+    def __init__(
+        self,
+        store: Store,
+        serving: Serving,
+        partitions: int,
+        sites: Sites,
+        lagging: Callable[[float], None] = LEARNER_LAG_S.set,
+    ) -> None:
         self._store = store
+        self._sites = sites
+        self._lagging = lagging
         self._serving = serving
         self._partitions = partitions
         self.learner = Learner()
@@ -158,7 +163,7 @@ class LogLearner:
         self.step, self.offsets, self.learned = checkpoint.step, dict(checkpoint.offsets), checkpoint.learned
         self._layouts.clear()
 
-    async def take_step(self, until: Offsets | None = None) -> int:
+    async def take_step(self, until: Mapping[int, str] | None = None) -> int:
         """Learn what is new in the log.
 
         Parameters
@@ -171,28 +176,33 @@ class LogLearner:
         int
             Entries taken in; the step counts only when it is not 0.
         """
+        entries = await self.read(until)
+        if entries or until is not None:
+            await self.learn(entries)
+        return len(entries)
+
+    async def read(self, until: Mapping[int, str] | None = None) -> list[LogEntry]:
+        """Return what a step takes in, in its order; as `take_step`, which is this and `learn`."""
         targets = range(self._partitions) if until is None else until
         pages = await asyncio.gather(*(self._page(p, until[p] if until else "+", until is not None) for p in targets))
-        entries = sorted((entry for page in pages for entry in page), key=_order)
-        if not entries and until is None:
-            return 0
-        lessons = list(_lessons(entries))
+        return sorted((entry for page in pages for entry in page), key=_order)
+
+    async def learn(self, entries: list[LogEntry]) -> None:
+        """Learn what was read as one step."""
+        lessons = list(self._lessons(entries))
         await self._learn(lessons)
         self.reached = {entry.partition: entry.entry_id for entry in entries}
         self.offsets |= self.reached
         self.step += 1
         self.learned += sum(isinstance(lesson, AnyOutcome) and lesson.learns for lesson in lessons)
-        return len(entries)
 
-    async def redo(self) -> int:
+    async def redo(self, journal: Journal) -> int:
         """Do the journalled steps after the checkpoint again; returns how many."""
         done = 0
-        while rows := await self._connection.execute(
-            "XRANGE", MODEL_JOURNAL, f"(0-{self.step}", "+", "COUNT", 256, timeout_ms=TIMEOUT_MS
-        ):
-            for _, fields in rows:
-                await self.take_step(msgspec.msgpack.decode(fields[1], type=Offsets))
-                done += 1
+        async for step in journal.steps(self.step, sys.maxsize):
+            self.step = step.step - 1  # the journal may begin later than its first step
+            await self.take_step(step.offsets)
+            done += 1
         return done
 
     async def _page(self, partition: int, end: str, whole: bool) -> list[LogEntry]:
@@ -207,13 +217,13 @@ class LogLearner:
 
     async def write_receipts(self) -> None:
         """Tell what erasures took from the models; only once their step is journalled, so that the step stands."""
-        for key, receipt in self._receipts.items():
-            await self._connection.execute("SET", key, receipt, "PX", ERASURE_KEPT_MS, timeout_ms=TIMEOUT_MS)
+        await self._sites.tell(self._receipts)
         self._receipts.clear()
 
     async def _learn(self, lessons: list[AnyOutcome | EraseEntry]) -> None:
         previous = await self._previous_sites(lesson for lesson in lessons if isinstance(lesson, AnyOutcome))
-        writes = []
+        learned: dict[Place, LearnedSites] = {}
+        kept_ms: dict[Place, int] = {}
         for outcome in lessons:
             if isinstance(outcome, EraseEntry):
                 await self._forget(outcome, previous)
@@ -236,14 +246,15 @@ class LogLearner:
             if isinstance(outcome, Outcome):
                 telling_apart.teach(self.clusters, outcome)
             previous[key, outcome.revision] = sites
-            writes.append((outcome, msgspec.msgpack.encode(sites)))
-        for at in range(0, len(writes), AT_ONCE):
-            await asyncio.gather(*(self._store_sites(outcome, sites) for outcome, sites in writes[at : at + AT_ONCE]))
+            place = Place(outcome.decision_id, outcome.slot, outcome.revision)
+            learned[place] = sites
+            kept_ms[place] = (await self._serving.plan_of(outcome.release)).rules.remember_ms
+        await self._sites.write(learned, kept_ms)
 
     async def _forget(self, entry: EraseEntry, latest: Mapping[tuple[str, int], LearnedSites]) -> None:
         """Subtract what an erased customer taught, as far as it is on record."""
         response = experience = 0
-        found = await on_record(self._connection, self._store, entry, latest)
+        found = await on_record(self._sites, self._store, entry, latest)
         for outcome, sites in found:
             await self._know_layout(outcome.release)
             try:
@@ -267,29 +278,27 @@ class LogLearner:
 
     async def _previous_sites(self, outcomes: Iterable[AnyOutcome]) -> dict[tuple[str, int], LearnedSites]:
         corrected = [o for o in outcomes if o.revision > 0 and o.learns]
-        found: list[bytes | None] = []
-        for at in range(0, len(corrected), AT_ONCE):
-            found += await asyncio.gather(
-                *(
-                    self._connection.execute("HGET", _sites_key(o), f"{o.slot}/{o.revision - 1}", timeout_ms=TIMEOUT_MS)
-                    for o in corrected[at : at + AT_ONCE]
-                )
-            )
+        found = await self._sites.read([Place(o.decision_id, o.slot, o.revision - 1) for o in corrected])
         return {
-            (f"{o.decision_id}/{o.slot}", o.revision - 1): msgspec.msgpack.decode(sites, type=LearnedSites)
+            (f"{o.decision_id}/{o.slot}", o.revision - 1): sites
             for o, sites in zip(corrected, found, strict=True)
             if sites is not None
         }
 
-    async def _store_sites(self, outcome: AnyOutcome, sites: bytes) -> None:
-        plan = await self._serving.plan_of(outcome.release)
-        key = _sites_key(outcome)
-        first = self._connection.execute(
-            "HSET", key, f"{outcome.slot}/{outcome.revision}", sites, timeout_ms=TIMEOUT_MS
-        )
-        second = self._connection.execute("PEXPIRE", key, plan.rules.remember_ms, timeout_ms=TIMEOUT_MS)
-        await first
-        await second
+    def _lessons(self, entries: Iterable[LogEntry]) -> Iterable[AnyOutcome | EraseEntry]:
+        for entry in entries:
+            if is_decision(entry.payload):  # they teach nothing and are not even decoded
+                continue
+            try:
+                decoded = decode_entry(entry.payload)
+            except msgspec.DecodeError as error:
+                log.error("log entry %s of partition %d is skipped: %s", entry.entry_id, entry.partition, error)
+                continue
+            if isinstance(decoded, EraseEntry):
+                yield decoded
+            elif outcomes := outcomes_of(decoded):
+                self._lagging(max(0.0, SystemClock().now_ms() - _order(entry)[0]) / 1000)
+                yield from outcomes
 
     async def _know_layout(self, release: int) -> None:
         if release not in self._layouts:
@@ -327,6 +336,11 @@ async def learn(settings: Settings) -> int:
         except Unavailable as error:
             log.warning("learning waits for Redis: %s", error)
             await pause(stop, 0.5)
+        except Unsupported as error:
+            if error.code not in ARCHIVE_CODES:
+                raise
+            log.error("learning waits for the archive: %s", error)
+            await pause(stop, LEASE_MS / 1000)
     try:
         await lease.release()
     except Unavailable:
@@ -336,16 +350,22 @@ async def learn(settings: Settings) -> int:
 
 
 async def _lead(
-    settings: Settings, connection: RedisConnection, store: Store, lease: Lease, stop: asyncio.Event
+    settings: Settings, connection: RedisConnection, store: WholeLog, lease: Lease, stop: asyncio.Event
 ) -> None:
     """Learn while the lease is ours."""
     serving = Serving(store)
-    state = LogLearner(connection, store, serving, settings.partitions)
-    publisher = Publisher(connection, lease, 0 if settings.archive == "on" else JOURNAL)
+    state = LogLearner(store, serving, settings.partitions, RedisSites(connection))
+    steps_kept = 0 if settings.archive == "on" else JOURNAL
+    publisher = Publisher(connection, lease, current_build().fingerprint, steps_kept)
+    await note_build(connection, current_build(), "nbx learner", SystemClock().now_ms())
     (packed,), (version,) = [await store.read([key], TIMEOUT_MS) for key in (MODEL_CHECKPOINT, MODEL_VERSION)]
     if packed is not None:
         state.restore(packed)
-    again = await state.redo()
+    if packed is not None:  # what comes after it is not trimmed: the archive is not needed
+        again = await state.redo(RedisJournal(connection))
+    else:
+        again = await state.redo(WholeJournal(connection, store))
+        state.step = max(state.step, int(version or 0))  # no two steps may have one number
     state.weighing.tell(again=True)
     await state.write_receipts()
     log.info("learner leads from step %d (%d steps done again, %d outcomes)", state.step, again, state.learned)
@@ -389,23 +409,3 @@ async def _lead(
 def _order(entry: LogEntry) -> tuple[int, int, int]:
     ms, _, sequence = entry.entry_id.partition("-")
     return int(ms), int(sequence), entry.partition
-
-
-def _lessons(entries: Iterable[LogEntry]) -> Iterable[AnyOutcome | EraseEntry]:
-    for entry in entries:
-        if _DECISION in entry.payload[:_TAG_END]:
-            continue
-        try:
-            decoded = decode_entry(entry.payload)
-        except msgspec.DecodeError as error:
-            log.error("log entry %s of partition %d is skipped: %s", entry.entry_id, entry.partition, error)
-            continue
-        if isinstance(decoded, EraseEntry):
-            yield decoded
-        elif outcomes := outcomes_of(decoded):
-            LEARNER_LAG_S.set(max(0.0, SystemClock().now_ms() - _order(entry)[0]) / 1000)
-            yield from outcomes
-
-
-def _sites_key(outcome: AnyOutcome) -> str:
-    return partition_keys(int(outcome.decision_id[:3], 16)).sites(outcome.decision_id)

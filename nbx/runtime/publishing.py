@@ -33,13 +33,13 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 for i = 2, #KEYS do redis.call('SET', KEYS[i], ARGV[i]) end
 return 1
 """
-# KEYS 1 lease, 2 journal; ARGV 1 holder:token, 2 step, 3 offsets, 4 length to keep
+# KEYS 1 lease, 2 journal; ARGV 1 holder:token, 2 step, 3 offsets, 4 length to keep, 5 build
 _FENCED_JOURNAL = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 if ARGV[4] == '0' then
-  redis.call('XADD', KEYS[2], '0-' .. ARGV[2], 'o', ARGV[3])
+  redis.call('XADD', KEYS[2], '0-' .. ARGV[2], 'o', ARGV[3], 'b', ARGV[5])
 else
-  redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], '0-' .. ARGV[2], 'o', ARGV[3])
+  redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], '0-' .. ARGV[2], 'o', ARGV[3], 'b', ARGV[5])
 end
 return 1
 """
@@ -63,19 +63,28 @@ class Overtaken(Exception):
 class Publisher:
     """Writes journal, snapshots and checkpoints, all fenced by the lease.
 
-    `journal_steps`: how many the journal keeps; 0: all, somebody archives and trims it.
+    Parameters
+    ----------
+    connection, lease
+        Where to write, and by what right.
+    build
+        Fingerprint of the build that learns: told with each step.
+    journal_steps
+        How many the journal keeps; 0: all, somebody archives and trims it.
     """
 
-    def __init__(self, connection: RedisConnection, lease: Lease, journal_steps: int = JOURNAL) -> None:
+    def __init__(
+        self, connection: RedisConnection, lease: Lease, build: str = "", journal_steps: int = JOURNAL
+    ) -> None:
         self._connection = connection
+        self._build = build
         self._lease = lease
         self._journal_steps = journal_steps
 
     async def journal(self, step: int, offsets: Mapping[int, str]) -> None:
         """Note the offsets a step reached."""
-        await self._fenced(
-            _FENCED_JOURNAL, (MODEL_JOURNAL,), step, msgspec.msgpack.encode(dict(offsets)), self._journal_steps
-        )
+        packed = msgspec.msgpack.encode(dict(offsets))
+        await self._fenced(_FENCED_JOURNAL, (MODEL_JOURNAL,), step, packed, self._journal_steps, self._build)
 
     async def snapshot(self, packed: bytes, version: int, told: Signals | None = None) -> None:
         """Publish a snapshot, and with it how placements and features are; workers see the version change."""

@@ -26,6 +26,7 @@ from nbx.features.state import CustomerState, decode_state
 from nbx.features.store import Timer, versioned
 from nbx.ids import partition_of
 from nbx.limits import ERASED_SITES_MS
+from nbx.runtime.journal import RedisJournal
 from nbx.runtime.learner_process import LogLearner
 from nbx.runtime.publishing import Publisher
 from nbx.runtime.weighing import observation_of
@@ -72,7 +73,7 @@ class Story:
         """Learn what is there as one journalled step, by a learner that was started anew when `killed`."""
         if killed:
             self.learner = self.new_learner(self.checkpoints[-1])
-            await self.learner.redo()
+            await self.learner.redo(RedisJournal(self.place.connection))
         if await self.learner.take_step():
             await self.publisher.journal(self.learner.step, self.learner.reached)
             await self.learner.write_receipts()
@@ -104,7 +105,7 @@ class Story:
         receipts = {key: await self.get(key) for key in await self.keys("nbx:*:x:*")}
         for checkpoint in (b"", *self.checkpoints):
             again = self.new_learner(checkpoint)
-            await again.redo()
+            await again.redo(RedisJournal(self.place.connection))
             assert again.checkpoint() == self.learner.checkpoint()
             await again.write_receipts()
             assert {key: await self.get(key) for key in receipts} == receipts
@@ -273,7 +274,7 @@ def test_what_is_beyond_the_window_is_counted_and_stays() -> None:
         left = await story.place.connection.execute("PTTL", sites[young], timeout_ms=1000)
         assert ERASED_SITES_MS - 60_000 < left <= ERASED_SITES_MS, "long enough to do the step again, no longer"
         again = story.new_learner(story.checkpoints[1])
-        await again.redo()
+        await again.redo(RedisJournal(story.place.connection))
         assert again.checkpoint() == story.learner.checkpoint()
 
     with_story(check)

@@ -19,6 +19,7 @@ from nbx.features.connection import RedisConnection
 from nbx.features.keys import LEASE_LEARNER
 from nbx.features.lease import Lease
 from nbx.features.store_redis import RedisStore
+from nbx.runtime.journal import RedisJournal
 from nbx.runtime.learner_process import LogLearner
 from nbx.runtime.publishing import Publisher
 from tests.redis_server import RedisServer
@@ -78,7 +79,7 @@ def test_clusters_are_served_and_a_killed_learner_arrives_at_the_same_bits() -> 
         for checkpoint in checkpoints:
             again = it.learner()
             again.restore(checkpoint)
-            await again.redo()
+            await again.redo(RedisJournal(it.connection))
             assert again.checkpoint() == checkpoints[-1]
             assert again.snapshot() == learner.snapshot()
         await publisher.snapshot(encode(learner.snapshot()), learner.step)

@@ -23,6 +23,7 @@ from nbx.features.keys import LEASE_LEARNER, partition_keys
 from nbx.features.lease import Lease
 from nbx.features.store_redis import RedisStore
 from nbx.ids import partition_of
+from nbx.runtime.journal import RedisJournal
 from nbx.runtime.keeper_process import run_due
 from nbx.runtime.learner_process import LogLearner
 from nbx.runtime.publishing import Publisher
@@ -119,7 +120,7 @@ def test_goals_teach_models_of_their_own_and_are_corrected_once_also_after_a_kil
         assert means(learner)[corrected] != pytest.approx(missed, abs=1e-3)
         killed = it.learner()
         killed.restore(before)
-        await killed.redo()
+        await killed.redo(RedisJournal(it.connection))
         assert killed.checkpoint() == learner.checkpoint()
         prompt = it.learner()
         await prompt.take_step()

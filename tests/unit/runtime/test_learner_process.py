@@ -25,8 +25,10 @@ from nbx.features.connection import RedisConnection
 from nbx.features.keys import LEASE_LEARNER, MODEL_CHECKPOINT, MODEL_SNAPSHOT, MODEL_VERSION, partition_keys
 from nbx.features.lease import Lease
 from nbx.features.store_redis import RedisStore
+from nbx.runtime.journal import RedisJournal
 from nbx.runtime.learner_process import LogLearner
 from nbx.runtime.publishing import Overtaken, Publisher
+from nbx.runtime.sites import RedisSites
 from tests.redis_server import RedisServer
 from tests.worlds import CATALOG, DAY_MS, PARTITIONS
 
@@ -52,7 +54,7 @@ class Place:
         self.count = 0
 
     def learner(self) -> LogLearner:
-        return LogLearner(self.connection, self.store, Serving(self.store), PARTITIONS)
+        return LogLearner(self.store, Serving(self.store), PARTITIONS, RedisSites(self.connection))
 
     async def shown(self, customer: str) -> str:
         """Return a decision that shows something in slot 0."""
@@ -120,10 +122,10 @@ def test_a_learner_killed_at_any_step_arrives_at_the_same_bits() -> None:
         for checkpoint in checkpoints:
             again = it.learner()
             again.restore(checkpoint)
-            await again.redo()
+            await again.redo(RedisJournal(it.connection))
             assert again.checkpoint() == checkpoints[-1]
         fresh = it.learner()
-        assert await fresh.redo() == 5, "and from the log alone"
+        assert await fresh.redo(RedisJournal(it.connection)) == 5, "and from the log alone"
         assert fresh.checkpoint() == checkpoints[-1]
         assert await fresh.take_step() == 0
 
@@ -149,7 +151,7 @@ def test_an_outcome_replaced_before_or_after_a_kill_counts_once() -> None:
         assert sum(learner.learner.evidence.values()) == pytest.approx(1.0), "one slot, one observation"
         killed = it.learner()
         killed.restore(before)
-        await killed.redo()
+        await killed.redo(RedisJournal(it.connection))
         assert killed.checkpoint() == learner.checkpoint(), "sites are found by revision, so doing it again is the same"
         prompt = it.learner()
         await prompt.take_step()

@@ -27,6 +27,7 @@ from nbx.features.connection import RedisConnection
 from nbx.features.keys import LEASE_LEARNER, partition_keys
 from nbx.features.lease import Lease
 from nbx.features.store_redis import RedisStore
+from nbx.runtime.journal import RedisJournal
 from nbx.runtime.keeper_process import run_due
 from nbx.runtime.learner_process import LogLearner
 from nbx.runtime.publishing import Publisher
@@ -185,7 +186,7 @@ def test_no_byte_depends_on_who_did_not_agree() -> None:
             return None if lost else entry
 
         killed = it.learner()
-        await killed.redo()
+        await killed.redo(RedisJournal(it.connection))
         assert killed.checkpoint() == learner.checkpoint()
         sites = await it.sites()
         await it.rewrite(agreed)

@@ -21,6 +21,7 @@ from nbx.features.keys import LEASE_LEARNER, MODEL_SIGNALS, partition_keys
 from nbx.features.lease import Lease
 from nbx.ids import decision_ref
 from nbx.runtime.doctor import examine
+from nbx.runtime.journal import RedisJournal
 from nbx.runtime.learner_process import LogLearner
 from nbx.runtime.publishing import Publisher
 from nbx.settings import Settings
@@ -109,7 +110,7 @@ def test_a_lost_signal_is_told_once_everywhere(caplog: pytest.LogCaptureFixture)
         assert caplog.text.count("placement hero lost its `seen` events") == 1
         assert sum(learner.learner.evidence.values()) == pytest.approx(40.0), "the rest taught nothing"
         killed = it.learner()
-        await killed.redo()
+        await killed.redo(RedisJournal(it.connection))
         killed.weighing.tell(again=True)
         assert killed.checkpoint() == learner.checkpoint()
         assert caplog.text.count("lost its `seen` events") == 1, "done again, not told again"
@@ -144,7 +145,7 @@ def test_causes_features_and_placements_are_published_and_warned_of_once(caplog:
         assert metric("nbx_placement_unwell", placement="hero") == 1.0
         assert metric("nbx_feature_quarantined", feature="age") == 1.0
         killed = it.learner()
-        await killed.redo()
+        await killed.redo(RedisJournal(it.connection))
         killed.weighing.tell(again=True)
         assert killed.checkpoint() == learner.checkpoint()
         for words in ("placement hero fails far more often", "feature age is quarantined"):
