@@ -121,7 +121,7 @@ class Receipt(Struct, frozen=True, kw_only=True):
     forgot: tuple[str, ...] = ()
     """What the models forgot, in words."""
     forgotten_ms: int = 0
-    """When the learner subtracted; 0: not yet. Likewise the other times, all epoch milliseconds."""
+    """When it was seen that the learner was through; 0: not yet. Likewise the other times, all epoch milliseconds."""
     entry_id: str = ""
     """Log id of the entry that erased; noted when rows begin to be taken out."""
     rows: int = 0

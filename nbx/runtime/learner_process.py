@@ -271,7 +271,6 @@ class LogLearner:
             beyond=len(entry.taught) - len(found),
             step=self.step + 1,
             forgot=in_words(found),
-            forgotten_ms=SystemClock().now_ms(),
         )
         key = partition_keys(decision_ref(entry.erasure_id).partition).erasure(entry.erasure_id)
         self._receipts[key] = encode_receipt(receipt)

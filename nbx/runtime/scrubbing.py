@@ -196,7 +196,7 @@ class Scrubber:
                 log.error("erasure %s: its entry is not in the log", receipt.erasure_id)
                 continue
             if await self._passed(offsets, receipt, parsed(entry_id)):
-                done = structs.replace(receipt, entry_id=entry_id)
+                done = structs.replace(receipt, entry_id=entry_id, forgotten_ms=self._clock.now_ms())
                 await self._keep(done)  # the entry itself will be gone
                 found.append(done)
         return found
