@@ -39,7 +39,7 @@ async def archive(settings: Settings) -> None:
     await connection.execute("DEL", LEASE_KEEPER, timeout_ms=5_000)  # of the one that was killed before
     lease = Lease(connection, LEASE_KEEPER, "victim", 60_000)
     await lease.acquire()
-    await Archiving(connection, RedisStore(connection), lease, settings, SystemClock()).turn()
+    await Archiving(connection, RedisStore(connection), lease, settings, SystemClock(), 0.0).turn()
     await connection.close()
 
 

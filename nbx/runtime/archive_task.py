@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from nbx.audit.archived import parsed
 from nbx.audit.metrics import (
@@ -40,11 +41,22 @@ if TYPE_CHECKING:
 
 LOOK_S: Final = 5.0
 """Seconds between two looks at how much waits."""
+SETTLED_S: Final = 2.0
+"""An append-only file that is forced to disk every second is at most so far behind."""
 PATIENCE_S: Final = 60.0
 """Longest wait between two attempts while archiving fails."""
 FULL_RATIO: Final = 0.8
 """Share of Redis's maxmemory from which on it is worth a warning."""
 TIMEOUT_MS: Final = 5_000.0
+
+
+class _Look(NamedTuple):
+    """What the streams were at a time."""
+
+    at_s: float
+    """Of the event loop's clock."""
+    lengths: dict[int, int]
+    ends: dict[int, str]
 
 
 class Archiving:
@@ -54,10 +66,19 @@ class Archiving:
     ----------
     connection, store, lease, settings, clock
         The keeper's.
+    settled_s
+        Seconds after which Redis loses nothing any more, even with its machine: what is younger is not archived, or the
+        archive could hold what never was.
     """
 
     def __init__(
-        self, connection: RedisConnection, store: Store, lease: Lease, settings: Settings, clock: Clock
+        self,
+        connection: RedisConnection,
+        store: Store,
+        lease: Lease,
+        settings: Settings,
+        clock: Clock,
+        settled_s: float = SETTLED_S,
     ) -> None:
         self._connection = connection
         self._lease = lease
@@ -77,6 +98,8 @@ class Archiving:
         self._scrubber = Scrubber(connection, store, settings, clock, self.archiver, self._trimmer)
         self._kept: dict[int, int] = {}
         """Partition → entries of its stream that are archived, as of the last time all was."""
+        self._settled_s = settled_s
+        self._looks: deque[_Look] = deque()
         self.attempts = 0
         """How often archiving was tried."""
         self._due_ms = 0
@@ -87,7 +110,7 @@ class Archiving:
     async def run(self, stop: asyncio.Event) -> None:
         """Go on until stopped."""
         look_s = min(LOOK_S, self._settings.archive_interval_s)
-        while not await pause(stop, look_s if self.archiver.chain is not None else 0.1):
+        while not await pause(stop, look_s if self._lease.fence else 0.1):
             await self.attempt()
         self.archiver.close()
 
@@ -112,32 +135,33 @@ class Archiving:
     async def turn(self) -> None:
         """Look at what waits, and archive and trim when it is due; raises what went wrong."""
         await self._look_at_redis()
-        now_ms = self._clock.now_ms()
-        lengths = await self._lengths()
-        waiting = max(sum(lengths.values()) - sum(self._kept.values()), 0)
-        due = now_ms >= self._due_ms or (waiting >= self._settings.archive_rows and not self._fault)
-        if not due:
-            await self._tell(waiting, now_ms)
-            return
+        now = _Look(asyncio.get_running_loop().time(), await self._lengths(), await self.archiver.ends())
+        self._looks.append(now)
+        while len(self._looks) > 1 and now.at_s - self._looks[1].at_s >= self._settled_s:
+            self._looks.popleft()
+        settled = now.at_s - self._looks[0].at_s >= self._settled_s
+        waiting = await self._tell(now.lengths)
         interval_s = self._settings.archive_interval_s
-        self._due_ms = now_ms + round(1000 * max(interval_s, self._back_off_s))
-        await self._tell(waiting, now_ms)
-        await self._archive(lengths)
+        due = self._clock.now_ms() >= self._due_ms
+        if not settled or not (due or (waiting >= self._settings.archive_rows and not self._fault)):
+            return
+        self._due_ms = self._clock.now_ms() + round(1000 * max(interval_s, self._back_off_s))
+        await self._archive(self._looks[0])
         if self._fault:
             log.warning("archiving works again")
             await self._connection.execute("DEL", ARCHIVE_FAULT, timeout_ms=TIMEOUT_MS)
         self._fault, self._back_off_s = "", 0.0
         ARCHIVE_FAILING.set(0)
-        await self._tell(0, self._clock.now_ms())
+        await self._tell(await self._lengths())
 
-    async def _archive(self, lengths: Mapping[int, int]) -> None:
+    async def _archive(self, look: _Look) -> None:
+        """Archive what there was at a look, and trim."""
         self.attempts += 1
         await self.archiver.open()
-        until = await self.archiver.ends()
-        kept = dict(lengths)
+        kept = dict(look.lengths)
         more = True
         while more:
-            rows = await self.archiver.segment(until)
+            rows = await self.archiver.segment(look.ends)
             ARCHIVED.inc(rows)
             more = rows > 0
             for partition, count in (await self._trimmer.trim(self.archiver.last, self._clock.now_ms())).items():
@@ -164,10 +188,13 @@ class Archiving:
         except Unavailable as error:
             log.debug("%s", error)
 
-    async def _tell(self, waiting: int, now_ms: int) -> None:
-        """Set the gauges of what waits for the archive."""
+    async def _tell(self, lengths: Mapping[int, int]) -> int:
+        """Set the gauges of what waits for the archive; returns how many entries do."""
+        waiting = max(sum(lengths.values()) - sum(self._kept.values()), 0)
+        now_ms = self._clock.now_ms()
         ARCHIVE_BEHIND_ROWS.set(waiting)
         ARCHIVE_BEHIND_S.set(max(now_ms - await self._oldest_ms(now_ms), 0) / 1000)
+        return waiting
 
     async def _oldest_ms(self, now_ms: int) -> int:
         last = self.archiver.last

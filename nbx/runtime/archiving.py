@@ -15,12 +15,15 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-from collections.abc import Mapping
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import pyarrow as pa
@@ -45,6 +48,9 @@ DAY_MS: Final = 86_400_000
 PAGE: Final = 8_192
 """Rows read at a time, over all partitions."""
 TIMEOUT_MS: Final = 5_000.0
+NICE: Final = 10
+"""How far the thread that writes is behind others: a tenth of their time, when there is not enough for all."""
+T = TypeVar("T")
 _STREAMS = {ADMIN: ADMIN_LOG, JOURNAL: MODEL_JOURNAL}
 _LINE_BYTES = 1 << 20
 """More than a record of the chain has."""
@@ -116,6 +122,7 @@ class Archiver:
         self._partitions = partitions
         self._most = rows
         self._clock = clock
+        self._thread = ThreadPoolExecutor(1, "archive", _give_way)
         self._lock: int | None = None
         self.chain: Chain | None = None
         self.signer: Ed25519PrivateKey | None = None
@@ -141,10 +148,10 @@ class Archiver:
         head = decode_head(known) if known else None
         signer = await self._signer()
         try:
-            chain = await asyncio.to_thread(self._open, head, signer)
+            chain = await self._aside(self._open, head, signer)
             if chain.head is None:
                 begin = Record(kind="begin", n=0, at_ms=self._clock.now_ms(), prev=START, public_key=_public(signer))
-                await asyncio.to_thread(chain.append, begin)
+                await self._aside(chain.append, begin)
             self.signer, self.chain = signer, chain
             self.last = chain.last_ids()
             await self.tell_head()
@@ -224,6 +231,10 @@ class Archiver:
         )
         return [LogEntry(partition, entry_id.decode(), _packed(partition, fields)) for entry_id, fields in rows]
 
+    async def _aside(self, work: Callable[..., T], *arguments: object) -> T:
+        """Run something in the thread that gives way to whatever else the machine has to do."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+
     # opening
 
     async def _signer(self) -> Ed25519PrivateKey:
@@ -297,10 +308,10 @@ class Archiver:
     # writing the archive
 
     async def _write(self, chain: Chain, entries: list[LogEntry]) -> None:
-        record = await asyncio.to_thread(self._segment, chain, entries)
+        record = await self._aside(self._segment, chain, entries)
         if not self._lease.fence:
             raise Overtaken
-        await asyncio.to_thread(chain.append, record)
+        await self._aside(chain.append, record)
         self.last |= {partition: span.last for partition, span in record.spans.items()}
         await self.tell_head()
 
@@ -395,6 +406,12 @@ def _spans(entries: list[LogEntry]) -> dict[int, Span]:
         ids = [row.entry_id for row in rows]
         spans[partition] = Span(ids[0], ids[-1], len(ids))
     return spans
+
+
+def _give_way() -> None:
+    """Let this thread, where the system knows priorities of threads, run when others need not."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 def _public(signer: Ed25519PrivateKey) -> str:

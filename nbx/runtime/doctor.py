@@ -324,7 +324,7 @@ async def _archive(settings: Settings, redis: Redis, clock: Clock) -> list[Check
         f"{len(chain.segments)} segments with {rows} rows in {path}, the chain ends where Redis says; "
         f"{behind_s:.0f} s behind, {_size(free)} free"
     )
-    if fault := await redis.get(keys.ARCHIVE_FAULT):
+    if fault := cast("bytes | None", await redis.get(keys.ARCHIVE_FAULT)):
         words = f"{words}; it cannot be written, and nothing is trimmed until it can: {fault.decode()}"
         return [_check("archive", "bad", words)]
     if settings.archive == "on" and behind_s > 3 * settings.archive_interval_s + BEHIND_S:
@@ -339,7 +339,8 @@ async def _behind_s(settings: Settings, redis: Redis, last: Mapping[int, str], n
     oldest_ms = now_ms
     for partition in range(settings.partitions):
         start = f"({last[partition]}" if partition in last else "-"
-        for entry_id, _ in await redis.xrange(keys.partition_keys(partition).log, start, count=1):
+        head = await redis.xrange(keys.partition_keys(partition).log, start, count=1)
+        for entry_id, _ in cast("list[tuple[bytes, object]]", head):
             oldest_ms = min(oldest_ms, parsed(entry_id.decode())[0])
     return (now_ms - oldest_ms) / 1000
 

@@ -119,6 +119,7 @@ def test_reports_and_timelines_reach_back(service: Running, lives: list[tuple[st
     assert [each["decision_id"] for each in timeline if each["what"] == "decision"] == [decision_id]
 
 
+@pytest.mark.nightly
 def test_the_log_is_exported_from_the_archive(service: Running, lives: list[tuple[str, str]], tmp_path: Any) -> None:
     done = nbx(service, "log", "export", str(tmp_path / "log.npz"), "--young", "--release", "1", "--json")
     assert done.code == 0, done.err

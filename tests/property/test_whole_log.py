@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,7 @@ def test_what_is_moved_between_two_reads_is_neither_missing_nor_doubled(
                 whole = WholeLog(moving, world.directory, CACHE_BYTES)
                 if known:
                     await whole.log_range(partition, "-", "+", 1)
-                moving._happens += [lambda each=each: act(world, each) for each in meanwhile]
+                moving._happens += [partial(act, world, each) for each in meanwhile]
                 found: list[LogEntry] = []
                 cursor = "-"
                 while page := await whole.log_range(partition, cursor, "+", count):
@@ -179,7 +180,7 @@ def test_what_is_moved_between_two_reads_is_neither_missing_nor_doubled(
                     cursor = f"({page[-1].entry_id}"
                 assert found[: len(there)] == there
                 assert found == world.ever[partition][: len(found)]
-                moving._happens += [lambda each=each: act(world, each) for each in meanwhile]
+                moving._happens += [partial(act, world, each) for each in meanwhile]
                 at_first = len(world.ever[partition])
                 tail = await whole.log_tail(partition, 1_000)
                 assert tail[::-1][:at_first] == world.ever[partition][:at_first]

@@ -32,13 +32,17 @@ def redis_url() -> Iterator[str]:
 class Keeper:
     """The keeper's archiving with a clock that is turned by hand."""
 
-    def __init__(self, world: LogWorld, **more: int) -> None:
+    def __init__(self, world: LogWorld, archive_rows: int = 100_000, settled_s: float = 0.0) -> None:
         self.world = world
         self.clock = ManualClock(NOW_MS + 1_000)
         settings = Settings(
-            archive_dir=world.directory, partitions=PARTITIONS, log_keep_s=0, archive_interval_s=300, **more
+            archive_dir=world.directory,
+            partitions=PARTITIONS,
+            log_keep_s=0,
+            archive_interval_s=300,
+            archive_rows=archive_rows,
         )
-        self.archiving = Archiving(world.connection, world.store, world.lease, settings, self.clock)
+        self.archiving = Archiving(world.connection, world.store, world.lease, settings, self.clock, settled_s)
 
     async def fill(self) -> None:
         """Add rows to every partition, all of which the learner has taken in."""
@@ -64,10 +68,10 @@ def metric(name: str) -> float:
     return value
 
 
-def on_keeper(redis_url: str, directory: Path, work: Callable[[Keeper], Awaitable[None]], **more: int) -> None:
+def on_keeper(redis_url: str, directory: Path, work: Callable[[Keeper], Awaitable[None]], rows: int = 100_000) -> None:
     async def run() -> None:
         async with log_world(redis_url, directory) as world:
-            keeper = Keeper(world, **more)
+            keeper = Keeper(world, rows)
             try:
                 await work(keeper)
             finally:
@@ -93,7 +97,7 @@ def test_a_segment_is_due_after_a_time_or_when_enough_waits(redis_url: str, tmp_
             await keeper.turn(1)
         assert keeper.archived() == 4 * ALL, "more than archive_rows waited"
 
-    on_keeper(redis_url, tmp_path / "archive", work, archive_rows=2 * ALL)
+    on_keeper(redis_url, tmp_path / "archive", work, rows=2 * ALL)
 
 
 def test_while_it_cannot_be_written_nothing_is_trimmed_and_then_it_catches_up(
@@ -127,7 +131,7 @@ def test_while_it_cannot_be_written_nothing_is_trimmed_and_then_it_catches_up(
         assert metric("nbx_archive_failing") == 0
         assert await keeper.world.execute("GET", ARCHIVE_FAULT) is None
 
-    on_keeper(redis_url, directory, work, archive_rows=1_000_000)
+    on_keeper(redis_url, directory, work)
 
 
 def test_a_keeper_without_the_lease_gives_the_archive_to_another(redis_url: str, tmp_path: Path) -> None:
@@ -143,6 +147,7 @@ def test_a_keeper_without_the_lease_gives_the_archive_to_another(redis_url: str,
             lease := Lease(world.connection, "nbx:lease:keeper", "other", 60_000),
             Settings(archive_dir=world.directory, partitions=PARTITIONS, log_keep_s=0),
             other.clock,
+            0.0,
         )
         await lease.acquire()
         await keeper.fill()
@@ -167,5 +172,22 @@ def test_a_redis_that_fills_up_is_told(redis_url: str, tmp_path: Path, caplog: p
         await keeper.world.execute("CONFIG", "SET", "maxmemory", 0)
         assert metric("nbx_redis_full_ratio") == pytest.approx(0.9, abs=0.09)
         assert len([record for record in caplog.records if "maxmemory" in record.getMessage()]) == 1
+
+    on_keeper(redis_url, tmp_path / "archive", work)
+
+
+def test_what_redis_might_still_lose_is_not_archived(redis_url: str, tmp_path: Path) -> None:
+    async def work(keeper: Keeper) -> None:
+        settling = Keeper(keeper.world, settled_s=0.05)
+        await keeper.fill()
+        await settling.turn()
+        assert not (tmp_path / "archive").exists()
+        await keeper.fill()
+        began_s = asyncio.get_running_loop().time()
+        while not settling.archiving.attempts:
+            await settling.turn()
+        assert asyncio.get_running_loop().time() - began_s >= 0.04
+        assert settling.archived() < 2 * ALL, "only what there was at the first look is as old"
+        settling.archiving.archiver.close()
 
     on_keeper(redis_url, tmp_path / "archive", work)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import subprocess
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from nbx.audit.chain import CHAIN, Chain, Damaged, file_hash
@@ -266,3 +268,21 @@ def test_a_chain_ahead_of_what_redis_knows_is_a_crash_that_came_between(redis_ur
         assert list(world.directory.glob("day=*/*.tmp")) == []
 
     on_world(redis_url, tmp_path, work)
+
+
+def test_the_chain_is_checked_without_nbx_as_the_page_says(redis_url: str, tmp_path: Path) -> None:
+    async def work(world: LogWorld) -> None:
+        await fill(world)
+        await world.archiver.archive()
+
+    on_world(redis_url, tmp_path, work, rows=7)
+    page = (Path(__file__).parents[3] / "docs" / "archive.md").read_text()
+    command = next(line for line in page.splitlines() if "chain.jsonl | while" in line).strip("` ;")
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True)
+    hashes = [line.split()[0] for line in done.stdout.splitlines()]
+    records = [msgspec.json.decode(line) for line in (tmp_path / CHAIN).read_bytes().splitlines()]
+    assert hashes == [record["hash"] for record in records]
+    assert [record["prev"] for record in records] == ["0" * 64, *hashes[:-1]]
+    for record in records[1:]:
+        told = subprocess.run(["sha256sum", record["file"]], cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert told.stdout.split() == [record["sha256"], record["file"]]

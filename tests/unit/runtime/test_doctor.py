@@ -11,12 +11,15 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
+from nbx.audit.chain import CHAIN
 from nbx.clock import ManualClock, SystemClock
 from nbx.features import keys
+from nbx.runtime.archiving import Head
 from nbx.runtime.doctor import Check, examine
 from nbx.runtime.embedded_redis import embedded_redis, redis_client
 from nbx.runtime.up import locked
 from nbx.settings import Settings
+from tests.archives import START_MS, write_archive
 
 Prepare = Callable[[Redis], Awaitable[object]]
 
@@ -164,3 +167,41 @@ def test_a_data_directory_that_is_not_there(tmp_path: Path) -> None:
     found = {check.name: check for check in asyncio.run(examine(settings))}
     assert found["data_dir"].status == "warning"
     assert not (tmp_path / "none").exists(), "looking changes nothing"
+
+
+@pytest.mark.parametrize(
+    ("harm", "status", "words"),
+    [
+        ("", "good", "2 segments with 18 rows"),
+        ("cut", "bad", "restored from a copy"),
+        ("gone", "bad", "NBX_ARCHIVE_DIR"),
+        ("fault", "bad", "No space left on device"),
+        ("behind", "bad", "see that a keeper runs"),
+    ],
+)
+def test_the_archive_is_looked_at(settings: Settings, harm: str, status: str, words: str) -> None:
+    chain = write_archive(settings.archive_path, segments=2, rows=5)
+    path = settings.archive_path / CHAIN
+    head = Head(2, chain.hash, path.stat().st_size)
+    now_ms = START_MS + 10**9
+
+    async def prepare(redis: Redis) -> None:
+        await redis.set(keys.ARCHIVE_HEAD, msgspec.json.encode(head))
+        late_ms = 961_000 if harm == "behind" else 959_000
+        await redis.xadd(keys.partition_keys(0).log, {"e": "x"}, id=f"{now_ms - late_ms}-0")
+        match harm:
+            case "cut":
+                path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+            case "gone":
+                settings.archive_path.rename(settings.data_dir / "away")
+            case "fault":
+                await redis.set(keys.ARCHIVE_FAULT, "No space left on device")
+
+    found = look(settings, prepare, ManualClock(now_ms))["archive"]
+    assert (found.status, words in found.words) == (status, True), found.words
+
+
+def test_an_archive_that_is_off_or_not_begun_is_good(settings: Settings) -> None:
+    assert look(settings)["archive"].words == f"nothing is archived yet; the keeper will, to {settings.archive_path}"
+    off = msgspec.structs.replace(settings, archive="off")
+    assert look(off)["archive"].words == "off: the log stays in Redis and grows"

@@ -27,7 +27,7 @@ from nbx.features.lease import Lease
 from nbx.features.store_redis import RedisStore
 from nbx.runtime.journal import RedisJournal
 from nbx.runtime.learner_process import LogLearner
-from nbx.runtime.publishing import Overtaken, Publisher
+from nbx.runtime.publishing import Overtaken, Publisher, Reached
 from nbx.runtime.sites import RedisSites
 from tests.redis_server import RedisServer
 from tests.worlds import CATALOG, DAY_MS, PARTITIONS
@@ -185,7 +185,11 @@ def test_an_overtaken_learner_writes_nothing() -> None:
         await publisher.snapshot(b"one", 1)
         await it.connection.execute("DEL", LEASE_LEARNER, timeout_ms=1000)
         assert await Lease(it.connection, LEASE_LEARNER, "second", 60_000).acquire()
-        for write in (publisher.snapshot(b"two", 2), publisher.checkpoint(b"c"), publisher.journal(9, {0: "1-1"})):
+        for write in (
+            publisher.snapshot(b"two", 2),
+            publisher.checkpoint(b"c", Reached(1, {})),
+            publisher.journal(9, {0: "1-1"}),
+        ):
             with pytest.raises(Overtaken):
                 await write
         assert await it.store.read([MODEL_SNAPSHOT, MODEL_VERSION, MODEL_CHECKPOINT], 1000) == [b"one", b"1", None]
