@@ -25,6 +25,7 @@ from nbx.cli_options import read_settings as _settings
 from nbx.cli_options import read_text as _read_text
 from nbx.cli_options import show as _show
 from nbx.cli_privacy import add_to as add_privacy
+from nbx.cli_query import attach, export_view
 from nbx.cli_replay import decisions_replay
 from nbx.clock import SystemClock
 from nbx.errors import NbxError, SetupError, Unavailable
@@ -51,6 +52,7 @@ log_app = typer.Typer(no_args_is_help=True, help="The log of what happened, and 
 report_app = typer.Typer(no_args_is_help=True, help="What the log says.")
 app.add_typer(log_app, name="log")
 app.add_typer(report_app, name="report")
+attach(log_app, decisions_app)
 
 Since = Annotated[str, typer.Option(help="Epoch ms, RFC 3339, or a time ago such as 24h; default 30 days ago.")]
 Until = Annotated[str, typer.Option(help="The same; default now.")]
@@ -446,8 +448,13 @@ def report_failures(
 
 @log_app.command("export")
 def log_export(
-    target: Annotated[Path, typer.Argument(metavar="OUT.npz|OUT.csv", help="File to write.")],
-    kind: Annotated[str, typer.Option("--format", help="obp: as Open Bandit Pipeline reads it.")] = "obp",
+    target: Annotated[Path, typer.Argument(metavar="OUT.npz|OUT.csv|OUT.parquet", help="File to write.")],
+    kind: Annotated[
+        str, typer.Option("--format", help="obp (as Open Bandit Pipeline reads it), csv or parquet.")
+    ] = "obp",
+    view: Annotated[str, typer.Option(help="Of csv and parquet: the view to write, see docs/query.md.")] = "",
+    sql: Annotated[str, typer.Option(help="Of csv and parquet: write what this query finds.")] = "",
+    directory: Annotated[Path | None, typer.Option("--dir", help="Of csv and parquet: read this archive.")] = None,
     since: Since = "",
     until: Until = "",
     release: Annotated[int | None, typer.Option(min=1, help="Release whose choices `action_dist` holds.")] = None,
@@ -456,12 +463,15 @@ def log_export(
     young: Young = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write logged decisions with their propensities and outcomes."""
+    """Write logged decisions with their propensities and outcomes, or a view of the log."""
+    if kind in ("csv", "parquet"):
+        export_view(target, kind, view, sql, since, until, directory, as_json=as_json)
+        return
     from nbx.audit.reading import window
     from nbx.runtime.log_export import export_obp
 
     if kind != "obp":
-        raise SetupError(f"--format must be obp, found {kind!r}")
+        raise SetupError(f"--format must be obp, csv or parquet, found {kind!r}")
     span = window(since, until, SystemClock().now_ms())
     settings = _settings()
     done = asyncio.run(

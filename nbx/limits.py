@@ -102,3 +102,23 @@ ARCHIVE_CACHE_BYTES = 64 << 20
 """Bytes of archived log that a process keeps unpacked: reports read all partitions side by side."""
 ADMIN_KEPT = 10_000
 """Entries of the admin trail that stay in Redis: more than anyone pages through."""
+QUERY_LENGTH = 20_000
+"""Characters in one SQL query: what a person writes, or a dashboard's largest."""
+QUERY_ROWS = 10_000
+"""Rows of a query's answer when nobody says."""
+QUERY_MOST_ROWS = 100_000
+"""Rows of a query's answer over HTTP at most; more is an export."""
+QUERY_BYTES = 8 << 20
+"""Bytes of a query's answer over HTTP: what the api process holds of it."""
+QUERY_S = 30.0
+"""Seconds a query over HTTP may take: who asks waits for it, and another cannot ask meanwhile."""
+QUERY_MEMORY_BYTES = 1 << 30
+"""Memory of one query over HTTP: a window of a month fits, a cross join does not."""
+QUERY_ADDRESS_BYTES = 4 << 30
+"""Address space of the process of a query over HTTP: libraries take 1 GB of it without using it."""
+QUERY_LIVE_ROWS = 200_000
+"""Entries of the live log a query reads, the newest: twice what a segment holds, in some 15 s."""
+QUERY_HASHED_BYTES = 64 << 20
+"""Bytes of segments whose hashes a query checks before it reads them: a twentieth of a second; beyond it, `verify`."""
+FOUND = 1_000
+"""Decisions in one answer of a search: a page that is read by a person."""

@@ -24,6 +24,7 @@ from nbx.api.messages import BatchItem, Fault, InteractionReply, InteractionRequ
 from nbx.api.own_routes import own_routes
 from nbx.api.plane import DataPlane
 from nbx.api.privacy_routes import note, privacy_handlers
+from nbx.api.query_routes import find_handler, query_routes
 from nbx.api.replay_routes import replay_handlers
 from nbx.api.reports import (
     customer_report,
@@ -76,6 +77,7 @@ def make_app(services: Services, plane: DataPlane) -> Litestar:
             *_operations(services),
             *console_routes(services),
             *own_routes(services),
+            query_routes(services),
             *web_routes(),
         ],
         exception_handlers={NbxError: _on_error, HTTPException: _on_http_error, Exception: _on_surprise},
@@ -158,6 +160,7 @@ def _decision_routes(services: Services, plane: DataPlane) -> Router:
             change,
             merge,
             *privacy_handlers(services),
+            find_handler(services),
         ],
         guards=[scope_guard(services)],
         request_max_body_size=BODY_BYTES,

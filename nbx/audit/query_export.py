@@ -1,0 +1,92 @@
+"""What a query finds as a file: CSV, or Parquet with the types as they are. It appears whole, or not at all."""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, Final
+
+import msgspec
+import pyarrow.parquet as pq
+
+from nbx.audit.query import LogQuery, Rows, plain
+from nbx.errors import Invalid
+
+SUFFIXES: Final = (".csv", ".parquet")
+Progress = Callable[[int], None]
+"""Is told how many rows were written so far."""
+
+
+def checked_target(out: Path) -> Path:
+    """Return the file to write; `Invalid` when its ending or place is wrong."""
+    if out.suffix not in SUFFIXES:
+        raise Invalid(f"{out.name} must end with .csv or .parquet", field="out", code="format_unknown")
+    if not out.parent.is_dir():
+        raise Invalid(f"{out.parent} is no directory", field="out", code="directory_missing")
+    if out.is_dir():
+        raise Invalid(f"{out} is a directory", field="out", code="format_unknown")
+    return out
+
+
+def write_found(query: LogQuery, sql: str, out: Path, progress: Progress) -> int:
+    """Write all that a query finds, unbounded in rows; returns how many there were.
+
+    Raises
+    ------
+    Invalid, TooLarge, Damage
+        As `LogQuery.answer`; also wrong names of files.
+    """
+    target = checked_target(out)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".nbx-export-") as folder:
+        whole = Path(folder) / target.name
+        write = _write_csv if target.suffix == ".csv" else _write_parquet
+        count = query.over(sql, partial(write, whole, progress))
+        whole.replace(target)
+    return count
+
+
+def _write_parquet(whole: Path, progress: Progress, rows: Rows) -> int:
+    count = 0
+    batches = rows.batches()
+    with pq.ParquetWriter(whole, batches.schema, compression="zstd") as file:
+        for batch in batches:
+            file.write_batch(batch)
+            count += batch.num_rows
+            progress(count)
+    return count
+
+
+def _write_csv(whole: Path, progress: Progress, rows: Rows) -> int:
+    with whole.open("w", newline="", encoding="utf-8") as file:
+        return write_csv(file, rows, progress)
+
+
+def write_csv(file: IO[str], rows: Rows, progress: Progress) -> int:
+    """Write rows as CSV with a header; lists and structs as JSON, NULL as nothing, times as ISO 8601, UTC."""
+    lines = csv.writer(file, lineterminator="\n")
+    lines.writerow([column.name for column in rows.columns])
+    count = 0
+    for page in rows.pages:
+        lines.writerows([_cell(value) for value in row] for row in page)
+        count += len(page)
+        progress(count)
+    return count
+
+
+def _cell(value: Any) -> Any:
+    match value:
+        case None | str() | bool() | int() | float():
+            return value
+        case datetime():
+            return value.isoformat()
+        case list() | tuple() | dict():
+            try:
+                return msgspec.json.encode(value).decode()
+            except (TypeError, ValueError):
+                return msgspec.json.encode(plain(value)).decode()
+        case _:
+            return plain(value)
