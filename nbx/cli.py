@@ -25,6 +25,7 @@ from nbx.cli_options import read_settings as _settings
 from nbx.cli_options import read_text as _read_text
 from nbx.cli_options import show as _show
 from nbx.cli_privacy import add_to as add_privacy
+from nbx.cli_privacy import key_of_pseudonyms
 from nbx.cli_query import attach, export_view
 from nbx.cli_replay import decisions_replay
 from nbx.clock import SystemClock
@@ -461,11 +462,15 @@ def log_export(
     placement: Annotated[str, typer.Option(help="Only decisions of this placement.")] = "",
     reward: Annotated[str, typer.Option(help="acceptance, value, experience or utility")] = "acceptance",
     young: Young = False,
+    pseudonyms: Annotated[
+        bool, typer.Option("--pseudonyms", help="Of a view: customers under pseudonyms, free text left out.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write logged decisions with their propensities and outcomes, or a view of the log."""
     if kind in ("csv", "parquet"):
-        export_view(target, kind, view, sql, since, until, directory, as_json=as_json)
+        key = key_of_pseudonyms() if pseudonyms else b""
+        export_view(target, kind, view, sql, since, until, directory, as_json=as_json, key=key)
         return
     from nbx.audit.reading import window
     from nbx.runtime.log_export import export_obp

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,8 +11,9 @@ from urllib.parse import quote
 import msgspec
 import typer
 
-from nbx.cli_options import AsJson, Url, client_of, err, out, show
+from nbx.cli_options import AsJson, Url, client_of, err, out, read_settings, show
 from nbx.errors import SetupError, Unavailable
+from nbx.hashing import pseudonym
 
 WAIT_S = 2.0
 """Between two looks at an erasure that is waited for."""
@@ -24,6 +26,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("erase")(customer_erase)
     app.command("erasure")(customer_erasure)
     app.command("export")(customer_export)
+    app.command("pseudonym")(customer_pseudonym)
 
 
 def customer_erase(
@@ -69,6 +72,31 @@ def customer_export(
     except OSError as error:
         raise SetupError(f"{file} cannot be written: {error.strerror}") from error
     err.print(f"{file}: {len(told['log'])} log entries of {', '.join(told['customer_ids'])}", markup=False)
+
+
+def customer_pseudonym(customer_id: str) -> None:
+    """Print a customer's pseudonym, as in receipts, the admin trail and exports (works on Redis directly)."""
+    out.print(pseudonym(key_of_pseudonyms(), customer_id), markup=False)
+
+
+def key_of_pseudonyms() -> bytes:
+    """Return the key of this installation's pseudonyms."""
+    from nbx.features.connection import RedisConnection
+    from nbx.features.secrets import pseudonym_key, read_key
+
+    settings = read_settings()
+    if settings.pseudonym_key_file is not None:
+        return read_key(settings.pseudonym_key_file)
+
+    async def read() -> bytes:
+        connection = RedisConnection(settings.effective_redis_url)
+        await connection.connect()
+        try:
+            return await pseudonym_key(connection, None)
+        finally:
+            await connection.close()
+
+    return asyncio.run(read())
 
 
 def _receipt(receipt: dict[str, Any], as_json: bool) -> None:

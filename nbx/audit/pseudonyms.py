@@ -47,7 +47,7 @@ def pseudonymised(table: pa.Table, key: bytes) -> pa.Table:
 
 def _hashed(column: pa.ChunkedArray, key: bytes) -> pa.ChunkedArray:
     """Hash each distinct value once."""
-    encoded = pc.dictionary_encode(column.combine_chunks())
+    encoded = pc.dictionary_encode(column.cast(pa.string()).combine_chunks())
     array = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
     names = [None if value is None else pseudonym(key, value) for value in array.dictionary.to_pylist()]
-    return pa.chunked_array([pa.array(names, pa.string()).take(array.indices)])
+    return pa.chunked_array([pa.array(names, pa.string()).take(array.indices)]).cast(column.type)

@@ -11,6 +11,7 @@ import pytest
 
 from nbx.audit.chain import Chain, file_hash
 from nbx.audit.segments import read_entries
+from nbx.audit.verify import verify
 from nbx.audit.whole_log import WholeLog
 from nbx.experience.entries import AliasEntry, DecisionEntry, Entry, decode_entry, encode_entry
 from nbx.features.connection import RedisConnection
@@ -65,7 +66,10 @@ def test_nothing_names_an_erased_customer_and_the_others_are_as_they_were(servic
     assert first["at_ms"] <= first["forgotten_ms"] <= first["rewritten_ms"] <= first["named_ms"] <= first["done_ms"]
     assert any("declined" in words for receipt in receipts for words in receipt["forgot"])
     assert not any("until the erasure is done" in words for words in first["remains"])
-    assert found_in_redis(service, names) == []
+    found = found_in_redis(service, names)
+    assert found == []
+    verified = verify(service.settings.archive_path, rows=True, patience_s=5.0)
+    assert verified.faults == ()
     eventually(lambda: not found_in_files(service, names), WITHIN_S, "no file names them")
 
     assert {customer: seen_of(service, customer) for customer in kept} == kept
@@ -135,6 +139,16 @@ def exported(service: Running, file: Path) -> None:
     kept = told["decisions"]
     assert any("learned" in each for each in kept)
     assert any(each.get("reply", {}).get("decision_id") == each["decision_id"] for each in kept)
+    hidden = file.with_suffix(".parquet")
+    view = ("--format", "parquet", "--view", "log", "--pseudonyms")
+    assert nbx(service, "log", "export", str(hidden), *view).code == 0
+    table = pq.read_table(hidden)
+    assert [name for name in (GONE, ALIAS, SHARED) if name in str(table.to_pydict())] == []
+    name = nbx(service, "customer", "pseudonym", GONE).out.strip()
+    mine = [entry for entry in whole_log(service) if entry.customer_id == GONE]
+    assert table.column("customer_id").to_pylist().count(name) == len(mine)
+    refused = nbx(service, "log", "export", str(hidden), "--format", "parquet", "--sql", "SELECT 1", "--pseudonyms")
+    assert (refused.code, "--view" in refused.err) == (2, True)
     unknown = nbx(service, "customer", "export", "nobody")
     assert (unknown.code, "nobody" in unknown.err) == (1, True)
 
