@@ -25,6 +25,8 @@ from nbx.cli_options import client_of as _client
 from nbx.cli_options import read_settings as _settings
 from nbx.cli_options import read_text as _read_text
 from nbx.cli_options import show as _show
+from nbx.cli_privacy import add_to as add_privacy
+from nbx.cli_privacy import key_of_pseudonyms
 from nbx.cli_query import attach, export_view
 from nbx.cli_replay import decisions_replay
 from nbx.cli_roi import report_roi
@@ -43,11 +45,12 @@ app = typer.Typer(
     help="Real-time next-best-experience decisioning.",
 )
 decisions_app = typer.Typer(no_args_is_help=True, help="Look into decisions.")
-customer_app = typer.Typer(no_args_is_help=True, help="Look at a customer, merge two, or erase one.")
+customer_app = typer.Typer(no_args_is_help=True, help="Look at a customer, merge two, export or erase one.")
 keys_app = typer.Typer(no_args_is_help=True, help="API keys (works on Redis directly).")
 app.add_typer(catalog_app, name="catalog")
 app.add_typer(decisions_app, name="decisions")
 app.add_typer(customer_app, name="customer")
+add_privacy(customer_app)
 app.add_typer(keys_app, name="keys")
 log_app = typer.Typer(no_args_is_help=True, help="The log of what happened, and of who changed what.")
 report_app = typer.Typer(no_args_is_help=True, help="What the log says.")
@@ -365,46 +368,6 @@ def customer_merge(
         out.print(f"{merged['alias']} is customer {merged['customer_id']}", markup=False)
 
 
-@customer_app.command("erase")
-def customer_erase(
-    customer_id: str,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    as_json: AsJson = False,
-    url: Url = "",
-) -> None:
-    """Erase a customer: state, open decisions, timers and replies at once; from the models at the next step."""
-    if not yes:
-        typer.confirm(f"Erase everything that is known about {customer_id}, for good?", abort=True, err=True)
-    _receipt(_client(url).call("DELETE", f"/v1/customers/{quote(customer_id, safe='')}"), as_json)
-
-
-@customer_app.command("erasure")
-def customer_erasure(erasure_id: str, as_json: AsJson = False, url: Url = "") -> None:
-    """Show the receipt of an erasure: what was removed, and what is left where."""
-    _receipt(_client(url).call("GET", f"/v1/erasures/{quote(erasure_id, safe='')}"), as_json)
-
-
-def _receipt(receipt: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        _show(receipt)
-        return
-    lines = [
-        "erasure {erasure_id}: customer {customer_id} erased at {at_ms}",
-        "removed: state (version {state_version}), {decisions} open decisions, {timers} timers, {replies} replies",
-        "taught: {taught} slots and goals",
-        "models: still to be done by the learner; `nbx customer erasure {erasure_id}` tells"
-        if receipt["status"] == "pending"
-        else "models: {response} response and {experience} experience sites subtracted, {beyond} beyond the "
-        "correction window; so from snapshot {step}",
-    ]
-    for line in lines:
-        out.print(line.format(**receipt), markup=False)
-    for alias, erasure_id in receipt["aliases"].items():
-        out.print(f"also erased: {alias}, erasure {erasure_id}", markup=False)
-    for left in receipt["remains"]:
-        out.print(f"remains: {left}", markup=False)
-
-
 # Reports
 
 
@@ -496,11 +459,15 @@ def log_export(
     placement: Annotated[str, typer.Option(help="Only decisions of this placement.")] = "",
     reward: Annotated[str, typer.Option(help="acceptance, value, experience or utility")] = "acceptance",
     young: Young = False,
+    pseudonyms: Annotated[
+        bool, typer.Option("--pseudonyms", help="Of a view: customers under pseudonyms, free text left out.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write logged decisions with their propensities and outcomes, or a view of the log."""
     if kind in ("csv", "parquet"):
-        export_view(target, kind, view, sql, since, until, directory, as_json=as_json)
+        key = key_of_pseudonyms() if pseudonyms else b""
+        export_view(target, kind, view, sql, since, until, directory, as_json=as_json, key=key)
         return
     from nbx.audit.reading import window
     from nbx.runtime.log_export import export_obp

@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -88,8 +89,10 @@ def export(
     skip_damaged: bool = False,
     timeout: float = float("inf"),
     as_json: bool = False,
+    key: bytes = b"",
 ) -> None:
-    """Write what a query finds to a file, and say so."""
+    """Write what a query finds to a file, with pseudonyms of customers when there is a key, and say so."""
+    from nbx.audit.pseudonyms import pseudonymised
     from nbx.audit.query import LogQuery
     from nbx.audit.query_export import checked_target, write_found
 
@@ -99,7 +102,8 @@ def export(
         task = bar.add_task("write", total=None)
 
         def use(query: LogQuery) -> tuple[int, list[str]]:
-            count = write_found(query, sql, target, lambda done: bar.update(task, completed=done))
+            hide = partial(pseudonymised, key=key) if key else None
+            count = write_found(query, sql, target, lambda done: bar.update(task, completed=done), hide)
             return count, query.notes
 
         count, notes = _on_log(use, since, until, directory, skip_damaged=skip_damaged, timeout=timeout, rows=1)
@@ -111,18 +115,29 @@ def export(
 
 
 def export_view(
-    target: Path, kind: str, view: str, sql: str, since: str, until: str, directory: Path | None, *, as_json: bool
+    target: Path,
+    kind: str,
+    view: str,
+    sql: str,
+    since: str,
+    until: str,
+    directory: Path | None,
+    *,
+    as_json: bool,
+    key: bytes = b"",
 ) -> None:
-    """Write a view, or what SQL finds, as `nbx log export --format csv|parquet` does."""
+    """Write a view, or what SQL finds, as `nbx log export --format csv|parquet` does; a `key` makes pseudonyms."""
     from nbx.audit.query_views import VIEWS
 
     if bool(view) == bool(sql):
         raise SetupError(f"--format {kind} needs --view NAME or --sql QUERY; the views are {', '.join(VIEWS)}")
     if view and view not in VIEWS:
         raise SetupError(f"there is no view {view!r}; the views are {', '.join(VIEWS)}")
+    if sql and key:
+        raise SetupError("--pseudonyms goes with --view: a query may put a customer's id into any column")
     if target.suffix != f".{kind}":
         raise Invalid(f"{target.name} must end with .{kind}", field="out", code="format_unknown")
-    export(sql or f"SELECT * FROM {view}", target, since, until, directory, as_json=as_json)  # noqa: S608 - a known name
+    export(sql or f"SELECT * FROM {view}", target, since, until, directory, as_json=as_json, key=key)  # noqa: S608 - a known name
 
 
 def decisions_find(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
+PSEUDONYM = "c_"
+"""Begins pseudonyms; 26 hexadecimal digits follow."""
+
 
 def hash64(text: str, salt: str = "") -> int:
     """Hash text to 64 bits.
@@ -37,3 +40,17 @@ def uniform(text: str, salt: str = "") -> float:
     True
     """
     return (hash64(text, salt) >> 11) * 2.0**-53
+
+
+def pseudonym(key: bytes, customer_id: str) -> str:
+    """Return the name that stands for a customer where its id must not: the same for the same key, and no way back.
+
+    Examples
+    --------
+    >>> pseudonym(b"secret", "anna") == pseudonym(b"secret", "anna"), len(pseudonym(b"secret", "anna"))
+    (True, 28)
+    >>> pseudonym(b"secret", "anna") == pseudonym(b"other", "anna")
+    False
+    """
+    mixed = blake2b(key, digest_size=32, person=b"nbx pseudonym").digest()
+    return PSEUDONYM + blake2b(customer_id.encode(), digest_size=13, key=mixed).hexdigest()

@@ -95,7 +95,7 @@ REPLAY_ENTRIES = 100_000
 REPLAY_S = 120.0
 """Seconds after which a deep replay over HTTP is given up."""
 ERASED_MS = 86_400_000
-"""How long version and time of an erasure are kept under the customer's id: nothing of before is in flight longer."""
+"""How long the time of an erasure is kept: a degraded decision of before waits no longer in a worker's memory."""
 ERASED_SITES_MS = 7 * 86_400_000
 """How long subtracted sites are kept: so long a learner may be down and yet do the step again with the same result."""
 ERASURE_KEPT_MS = 400 * 86_400_000

@@ -120,6 +120,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     otel_endpoint: str = ""
     """URL of an OTLP/HTTP collector that gets a trace of every decision, `http://host:4318`. Empty: no traces, at no
     cost. Needs the extra: `pip install 'nbx[otel]'`."""
+    erased_keep_s: Annotated[int, Meta(ge=1, le=86_400)] = 3_600
+    """Seconds for which the version of an erased customer's state is kept under its id, so that nothing that was under
+    way then is written after it. The erasure is done after that. An hour: no request is under way that long."""
+    pseudonym_key_file: Path | None = None
+    """File with 32 bytes or more from which customers' pseudonyms are made; with it, process logs name customers by
+    them. Empty: a key made at first use and kept in Redis, and process logs name nobody."""
     salt: Annotated[str, Meta(pattern=r"^[!-~]{1,16}$", description="1 to 16 printable ASCII characters")] = "nbx"
     """Mixed into every draw and holdout hash. Changing it reshuffles the holdout; two installations that share
     customers need different ones to be independent."""
@@ -328,7 +334,7 @@ def _contradictions(settings: Settings) -> list[tuple[str, str]]:
     if (settings.tls_cert is None) != (settings.tls_key is None):
         missing, given = ("tls_cert", "tls_key") if settings.tls_cert is None else ("tls_key", "tls_cert")
         found.append((missing, f"is empty, but {given} is given; TLS needs both"))
-    for name in ("tls_cert", "tls_key", "redis_binary"):
+    for name in ("tls_cert", "tls_key", "redis_binary", "pseudonym_key_file"):
         path: Path | None = getattr(settings, name)
         if path is not None and not path.is_file():
             found.append((name, f"{str(path)!r} is no file"))

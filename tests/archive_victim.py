@@ -26,7 +26,7 @@ from nbx.features.store_redis import RedisStore
 from nbx.runtime.archive_task import Archiving
 from nbx.settings import Settings
 
-WATCHED = {"archiving.py", "trimming.py", "archive_task.py", "chain.py"}
+WATCHED = {"archiving.py", "trimming.py", "archive_task.py", "chain.py", "scrubbing.py", "scrub.py"}
 ROWS = 1_000
 _passed: Counter[tuple[str, int]] = Counter()
 _functions: dict[tuple[str, int], str] = {}

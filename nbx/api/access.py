@@ -50,3 +50,9 @@ def author_of(request: Request[Any, Any, Any]) -> Author:
 def caller(request: Request[Any, Any, Any]) -> str:
     """Name and id of the API key a request came with."""
     return str(author_of(request))
+
+
+def is_admin(request: Request[Any, Any, Any]) -> bool:
+    """Tell whether a guarded request came with an admin's key; never when authentication is off."""
+    key: KeyRecord | None = request.scope.get("nbx_key")  # type: ignore[assignment]
+    return key is not None and "admin" in key.scopes and not key.is_anyone

@@ -76,6 +76,11 @@ class KeyRecord(Struct, frozen=True, kw_only=True):
         """It may stand in a page's source."""
         return self.scopes == ("web",)
 
+    @property
+    def is_anyone(self) -> bool:
+        """It stands for whoever calls while authentication is off."""
+        return self.sha256 == _NO_DIGEST
+
 
 _decoder = msgspec.json.Decoder(KeyRecord)
 _ANYONE = KeyRecord(id="open", name="authentication is off", scopes=("admin",), sha256=_NO_DIGEST, created_ms=0)

@@ -7,16 +7,16 @@ import logging
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Litestar, MediaType, Request, Response, delete, get, patch, post
+from litestar import Litestar, MediaType, Request, Response, get, patch, post
 from litestar.exceptions import HTTPException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.params import Parameter
 from litestar.router import Router
-from litestar.status_codes import HTTP_200_OK, HTTP_202_ACCEPTED
+from litestar.status_codes import HTTP_200_OK
 
 from nbx import __version__
-from nbx.api.access import caller, scope_guard
+from nbx.api.access import caller, is_admin, scope_guard
 from nbx.api.catalog_routes import catalog_routes
 from nbx.api.console_routes import console_routes
 from nbx.api.errors import PROBLEM_TYPE, UNREADABLE, from_decode, problem
@@ -24,6 +24,7 @@ from nbx.api.explain_routes import explain_handlers
 from nbx.api.messages import BatchItem, Fault, InteractionReply, InteractionRequest, Problem, ProfilePatch
 from nbx.api.own_routes import own_routes
 from nbx.api.plane import DataPlane
+from nbx.api.privacy_routes import note, privacy_handlers
 from nbx.api.query_routes import find_handler, query_routes
 from nbx.api.replay_routes import replay_handlers
 from nbx.api.reports import (
@@ -57,7 +58,6 @@ from nbx.catalog.parse import CatalogFaults
 from nbx.decision.messages import DecideReply, DecideRequest
 from nbx.errors import NbxError, NotReady
 from nbx.experience.entries import Event
-from nbx.experience.erasure import Receipt
 from nbx.experience.results import EventResult
 from nbx.limits import BODY_BYTES, CATALOG_BYTES
 
@@ -139,6 +139,8 @@ def _decision_routes(services: Services, plane: DataPlane) -> Router:
     )
     async def merge(request: Request[Any, Any, Any], customer_id: str, data: AliasPost) -> AliasReply:
         merged = await plane.events.merging.merge(customer_id, data.alias, caller(request))
+        if is_admin(request):  # a person who mends something; channels merge at every login
+            await note(services, "customer_merged", caller(request), merged)
         return AliasReply(customer_id=merged, alias=data.alias)
 
     return Router(
@@ -155,29 +157,12 @@ def _decision_routes(services: Services, plane: DataPlane) -> Router:
             customer,
             change,
             merge,
-            *_erasure_handlers(services),
+            *privacy_handlers(services),
             find_handler(services),
         ],
         guards=[scope_guard(services)],
         request_max_body_size=BODY_BYTES,
     )
-
-
-def _erasure_handlers(services: Services) -> list[Any]:
-    @delete(
-        "/customers/{customer_id:str}",
-        opt={"scope": "admin"},
-        status_code=HTTP_202_ACCEPTED,
-        summary="Erase a customer: from state at once, from the models at the learner's next step",
-    )
-    async def erase(request: Request[Any, Any, Any], customer_id: str) -> Receipt:
-        return await services.erasures.erase(customer_id, caller(request))
-
-    @get("/erasures/{erasure_id:str}", opt={"scope": "audit"}, summary="Receipt of an erasure")
-    async def receipt(erasure_id: str) -> Receipt:
-        return await services.erasures.receipt(erasure_id)
-
-    return [erase, receipt]
 
 
 def _report_routes(services: Services) -> Router:

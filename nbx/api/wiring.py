@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from nbx.api.auth import KeyRing, list_keys
 from nbx.api.tracing import Tracing
+from nbx.audit.customer_log import CustomerLog
 from nbx.audit.metrics import observe_outcome
 from nbx.audit.slow_decisions import SlowDecisions
 from nbx.audit.whole_log import WholeLog
@@ -30,6 +31,7 @@ from nbx.features.builds import note_build
 from nbx.features.connection import RedisConnection
 from nbx.features.keys import KEYS_VERSION
 from nbx.features.store_redis import RedisStore
+from nbx.runtime.known_settings import tell_settings
 from nbx.runtime.process import check_partitions, log, pause
 from nbx.settings import Settings
 
@@ -53,6 +55,7 @@ class Services:
     decisions: DecisionService
     events: EventService
     erasures: ErasureService
+    history: CustomerLog
     keys: KeyRing
     admin: Redis
     """redis-py client for what is not hot."""
@@ -102,6 +105,7 @@ class Services:
                     self.begun = True
                 if not self.connected:
                     await check_partitions(self.connection, self.settings.partitions)
+                    await tell_settings(self.connection, self.settings, "api", self.clock)
                     await note_build(self.connection, current_build(), "nbx api", self.clock.now_ms())
                     self.connected = True
                 await self.refresh()
@@ -136,6 +140,7 @@ def wire(settings: Settings) -> Services:
     connection = RedisConnection(settings.effective_redis_url)
     store = RedisStore(connection)
     whole = WholeLog(store, settings.archive_path)
+    history = CustomerLog(whole, settings.archive_path)
     serving = Serving(store)
     budgets = RedisBudgets(connection)
     ledger = Ledger(budgets, settings.partitions)
@@ -171,7 +176,15 @@ def wire(settings: Settings) -> Services:
             observe=observe_outcome,
             salt=settings.salt,
         ),
-        erasures=ErasureService(whole, serving.plan, clock, partitions=settings.partitions),
+        erasures=ErasureService(
+            store,
+            serving.plan,
+            clock,
+            partitions=settings.partitions,
+            history=history.rows,
+            kept_ms=settings.erased_keep_s * 1000,
+        ),
+        history=history,
         tracing=tracing,
         keys=KeyRing(None, is_open=settings.auth == "off"),
         admin=Redis.from_url(settings.effective_redis_url),

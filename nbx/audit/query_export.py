@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
-from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Final
 
 import msgspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nbx.audit.query import LogQuery
@@ -33,8 +34,15 @@ def checked_target(out: Path) -> Path:
     return out
 
 
-def write_found(query: LogQuery, sql: str, out: Path, progress: Progress) -> int:
+def write_found(
+    query: LogQuery, sql: str, out: Path, progress: Progress, hide: Callable[[pa.Table], pa.Table] | None = None
+) -> int:
     """Write all that a query finds, unbounded in rows; returns how many there were.
+
+    Parameters
+    ----------
+    hide
+        Changes what is written, a batch at a time; for pseudonyms.
 
     Raises
     ------
@@ -45,9 +53,28 @@ def write_found(query: LogQuery, sql: str, out: Path, progress: Progress) -> int
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".nbx-export-") as folder:
         whole = Path(folder) / target.name
         write = _write_csv if target.suffix == ".csv" else _write_parquet
-        count = query.over(sql, partial(write, whole, progress))
+        count = query.over(sql, lambda rows: write(whole, progress, rows if hide is None else hidden(rows, hide)))
         whole.replace(target)
     return count
+
+
+def hidden(rows: Rows, hide: Callable[[pa.Table], pa.Table]) -> Rows:
+    """Return rows as `hide` lets them be seen."""
+
+    def tables() -> Iterator[pa.Table]:
+        for batch in rows.batches():
+            yield hide(pa.Table.from_batches([batch]))
+
+    def batches() -> pa.RecordBatchReader:
+        found = tables()
+        first = next(found, None)
+        if first is None:
+            return rows.batches()
+        more = (batch for table in found for batch in table.to_batches())
+        return pa.RecordBatchReader.from_batches(first.schema, chain(first.to_batches(), more))
+
+    pages = (list(zip(*(column.to_pylist() for column in table.columns), strict=True)) for table in tables())
+    return Rows(rows.columns, pages, batches)
 
 
 def _write_parquet(whole: Path, progress: Progress, rows: Rows) -> int:

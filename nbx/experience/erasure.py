@@ -4,24 +4,26 @@ What belongs to a customer is found by reading the partition's log, which is com
 decision a command and every customer memory, for something that happens rarely. The state's version is compared on
 commit, so whatever was logged for the customer meanwhile makes the erasure read on and try again.
 
-The version stays for `limits.ERASED_MS` with an empty struct in place of the state. Whoever loaded the old state gets a
+The version stays for `erased_keep_s` with an empty struct in place of the state. Whoever loaded the old state gets a
 conflict, also after a new life has begun; with the key gone, that life would count from 1 again, and a commit prepared
 on the old state could meet its own version and bring the old state back.
 
 The entry in the log tells the learner which slots taught something, and where. It subtracts their sites in log order
 and completes the receipt (`nbx.runtime.erasing`).
 
-The time is kept as long: a degraded decision that waited in a worker's memory meanwhile is not logged any more.
+The time is kept for `limits.ERASED_MS`, under a hash of the id: a degraded decision that waited in a worker's memory
+meanwhile is not logged any more.
 
 Other ids of the customer are erased first, each on its partition with a receipt of its own: as long as the canonical
 customer is there, trying again finds those that are left.
 
-Not here: the log itself keeps what it holds until it is trimmed.
+The same commit arms a timer that is never due. It stands for what is left to do: taking the customer's rows out of
+streams and archive, which `nbx.runtime.scrubbing` does once the learner needs them no more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -50,21 +52,38 @@ from nbx.experience.merging import Merging
 from nbx.experience.promises import promise_timer
 from nbx.features.keys import MODEL_VERSION, PartitionKeys, partition_keys
 from nbx.features.state import ERASED
-from nbx.features.store import VERSION_BYTES, Commit, LogEntry, Put, Store, Verdict, versioned
+from nbx.features.store import VERSION_BYTES, Commit, LogEntry, Put, Store, Timer, Verdict, versioned
 from nbx.ids import checked_id, decision_ref, new_decision_id, partition_of
-from nbx.limits import COMMIT_ATTEMPTS, ERASED_MS, ERASURE_KEPT_MS
+from nbx.limits import COMMIT_ATTEMPTS, ERASED_MS, ERASURE_KEPT_MS, STOPPED_MS
 
 PAGE = 256
 """Log entries, and keys, read at a time: half a millisecond of Redis, so that decisions hardly wait."""
+SCRUB = "scrub:"
+"""Begins the names of timers of erasures that are not done; the erasure's id follows."""
+SCRUB_AT_MS = STOPPED_MS
+"""When they would be due: never."""
 REMAINS = (
-    "log: entries made before the erasure name the customer until the log is trimmed",
-    "events: marks of event ids, without anything of the customer, until they run out (request_ttl_s)",
+    "log: streams and archive name the customer until the erasure is done",
+    "version of the state, under the customer's id, for erased_keep_s: nothing of before can be written after it",
+    "this record names the customer until the erasure is done",
+)
+"""What is left of an erasure that is not done, besides what stays."""
+STAYS = (
+    "log: places of the rows, without what they said; and a signed record in the archive's chain for each segment",
+    "events: marks of event ids that do not hold the customer's, until they run out (request_ttl_s)",
     "sites: the numbers subtracted from the models, under decision ids, for 7 days at most after the learner is done",
     "models: outcomes counted as `beyond`, as far as the models have not forgotten them by themselves",
     "clusters: an answer moved a centre by a hundredth, an acceptance counts on a touch track; both fade by themselves",
-    "version and time of the erasure, under the customer's id, for a day: nothing of before can be written after it",
-    "receipt: this record, for 400 days",
+    "time of the erasure, under a hash of the customer's id, for a day",
+    "others: what other customers or the company's systems wrote about the customer, in texts and values of theirs",
+    "copies: of data directory, Redis or archive made before, and exports",
+    "receipt: this record, with a pseudonym in place of the id once done, for 400 days",
 )
+"""What is left where, and for how long, of an erasure that is done."""
+
+
+History = Callable[[int, str, str], AsyncIterator[list[LogEntry]]]
+"""Yields the rows of a partition's log that may be a customer's, oldest first: partition, customer, `-` or `(id`."""
 
 
 class Receipt(Struct, frozen=True, kw_only=True):
@@ -75,8 +94,9 @@ class Receipt(Struct, frozen=True, kw_only=True):
     at_ms: int
     by: str
     """Who asked: name and id of the API key."""
-    status: Literal["pending", "done"] = "pending"
-    """`done`: the published model is without the sites that were still on record."""
+    status: Literal["pending", "forgotten", "done"] = "pending"
+    """`forgotten`: the published model is without the sites that were still on record; `done`: and nothing kept by
+    nbx names the customer any more."""
     state_version: int
     """Of the state that was removed."""
     decisions: int
@@ -94,13 +114,29 @@ class Receipt(Struct, frozen=True, kw_only=True):
     """Of these, without a site on record, their correction window having closed: they stay in the models."""
     step: int = 0
     """Learner step that subtracted; snapshots from this version on are without the customer. 0: not yet."""
-    remains: tuple[str, ...] = REMAINS
+    remains: tuple[str, ...] = (*REMAINS, *STAYS)
     """What is left where, and for how long."""
     aliases: dict[str, str] = msgspec.field(default_factory=dict)
     """Other ids of the customer → the erasure of each, which has a receipt of its own."""
+    forgot: tuple[str, ...] = ()
+    """What the models forgot, in words."""
+    forgotten_ms: int = 0
+    """When it was seen that the learner was through; 0: not yet. Likewise the other times, all epoch milliseconds."""
+    entry_id: str = ""
+    """Log id of the entry that erased; noted when rows begin to be taken out."""
+    rows: int = 0
+    """Rows of the archive that became tombstones."""
+    segments: int = 0
+    """Segments of the archive that were rewritten."""
+    rewritten_ms: int = 0
+    """When that was done, and the streams were without them."""
+    named_ms: int = 0
+    """When the id was replaced in this record, as the last key that held it."""
+    done_ms: int = 0
+    """When the append-only file was without it too."""
 
 
-_decode_receipt = msgspec.msgpack.Decoder(Receipt).decode
+decode_receipt = msgspec.msgpack.Decoder(Receipt).decode
 encode_receipt = msgspec.msgpack.Encoder().encode
 
 
@@ -118,6 +154,16 @@ def receipt_of(entry: EraseEntry) -> Receipt:
         taught=len(entry.taught),
         aliases=entry.aliases,
     )
+
+
+def forgotten(receipt: Receipt, published: bytes | None) -> bool:
+    """Tell whether the published model, of this version, is without the customer."""
+    return 0 < receipt.step <= int(published or 0)
+
+
+def scrub_timer(erasure_id: str) -> str:
+    """Return the name of the timer that stands for an erasure which is not done."""
+    return f"{SCRUB}{erasure_id}"
 
 
 @dataclass(slots=True)
@@ -145,6 +191,10 @@ class ErasureService:
         Tells when.
     partitions
         Number of partitions of the store.
+    history
+        Finds a customer's rows in the log; None: the store's log is read through.
+    kept_ms
+        How long the version of an erased state is kept.
     timeout_ms
         How long one store operation may take.
     """
@@ -156,12 +206,16 @@ class ErasureService:
         clock: Clock,
         *,
         partitions: int,
+        history: History | None = None,
+        kept_ms: int = ERASED_MS,
         timeout_ms: float = 5_000.0,
     ) -> None:
         self._store = store
         self._plan = plan
         self._clock = clock
         self._partitions = partitions
+        self._history = history or self._rows
+        self._kept_ms = kept_ms
         self._timeout_ms = timeout_ms
         # what is half way is finished before it is erased: how that is held out makes no difference
         self._merging = Merging(store, plan, clock, partitions=partitions, salt="", timeout_ms=timeout_ms)
@@ -245,23 +299,25 @@ class ErasureService:
         packed = (await self._store.read([key], self._timeout_ms))[0] if partition < self._partitions else None
         if packed is None:
             raise Unknown(f"erasure {erasure_id} is not known here", field="erasure_id", code="erasure_unknown")
-        receipt = _decode_receipt(packed)
+        receipt = decode_receipt(packed)
         (published,) = await self._store.read([MODEL_VERSION], self._timeout_ms)
-        done = 0 < receipt.step <= int(published or 0)
-        return structs.replace(receipt, status="done" if done else "pending")
+        if receipt.done_ms:
+            return structs.replace(receipt, status="done")
+        return structs.replace(receipt, status="forgotten" if forgotten(receipt, published) else "pending")
 
     async def _read_on(self, past: _Past, partition: int, customer_id: str) -> None:
         """Take in what the log holds beyond the cursor."""
-        wanted = customer_id.encode()
-        full = True
-        while full:
-            page = await self._store.log_range(partition, past.cursor, "+", PAGE)
+        async for page in self._history(partition, customer_id, past.cursor):
             for row in page:
-                if wanted in row.payload:
-                    _take(past, row, customer_id)
-            full = len(page) == PAGE
-            if page:
-                past.cursor = f"({page[-1].entry_id}"
+                _take(past, row, customer_id)
+            past.cursor = f"({page[-1].entry_id}"
+
+    async def _rows(self, partition: int, customer_id: str, start: str) -> AsyncIterator[list[LogEntry]]:
+        wanted, cursor = customer_id.encode(), start
+        while page := await self._store.log_range(partition, cursor, "+", PAGE):
+            if found := [row for row in page if wanted in row.payload]:
+                yield found
+            cursor = f"({page[-1].entry_id}"
 
     async def _prepared(self, entry: EraseEntry, past: _Past, keys: PartitionKeys) -> tuple[EraseEntry, Commit]:
         """Look what is still there, and lay out the commit."""
@@ -292,11 +348,12 @@ class ErasureService:
             state=ERASED,
             entries=(encode_entry(entry),),
             puts=(
-                Put(customer_key, left, ERASED_MS),
+                Put(customer_key, left, self._kept_ms),
                 Put(keys.erased(entry.customer_id), b"%d" % entry.at_ms, ERASED_MS),
                 Put(keys.erasure(entry.erasure_id), encode_receipt(receipt_of(entry)), ERASURE_KEPT_MS),
             ),
             cancel=tuple(cancel),
+            arm=(Timer(scrub_timer(entry.erasure_id), SCRUB_AT_MS),),
             drop=(*opened, *replies),
         )
 

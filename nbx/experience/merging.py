@@ -237,7 +237,9 @@ class Merging:
         chain = [await self._load(customer_id, left_ms())]
         while chain[-1].state.merged_into:
             if len(chain) > ALIASES:
-                raise Unavailable(f"{customer_id} stands for nobody: its merges go in a circle", code="alias_circle")
+                raise Unavailable(
+                    f"customer {customer_id} stands for nobody: its merges go in a circle", code="alias_circle"
+                )
             chain.append(await self._load(chain[-1].state.merged_into, left_ms()))
         return chain
 

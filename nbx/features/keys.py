@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from hashlib import blake2b
 from typing import NamedTuple
 
 
@@ -40,8 +41,8 @@ class PartitionKeys(NamedTuple):
         return f"{self.prefix}s:{decision_id}"
 
     def erased(self, customer_id: str) -> str:
-        """When a customer was erased, epoch milliseconds; short TTL."""
-        return f"{self.prefix}g:{customer_id}"
+        """When a customer was erased, epoch milliseconds; short TTL. Does not say who, as it outlives the erasure."""
+        return f"{self.prefix}g:{blake2b(customer_id.encode(), digest_size=16).hexdigest()}"
 
     def erasure(self, erasure_id: str) -> str:
         """Receipt of an erasure."""
@@ -90,6 +91,10 @@ KEYS = "nbx:keys:all"
 """Hash: key id → record with the hashed secret."""
 OWN_SIGNER = "nbx:own:signer"
 """What links to customers' own views are signed with."""
+PSEUDONYM_KEY = "nbx:pseudonym:key"
+"""What customers' pseudonyms are made with, unless a file holds it."""
+SETTINGS_KNOWN = "nbx:settings:known"
+"""Hash: a kind of process on a machine → JSON of the settings it was last started with, secrets hashed."""
 ARCHIVE_HEAD = "nbx:archive:head"
 """JSON: number, hash and end in bytes of the newest record of the archive's chain: one cut short is noticed."""
 ARCHIVE_SIGNER = "nbx:archive:signer"

@@ -14,9 +14,21 @@ if TYPE_CHECKING:
     from redis.asyncio.client import Pipeline
 
 What = Literal[
-    "draft_created", "draft_approved", "draft_deleted", "published", "rolled_back", "key_created", "key_revoked",
+    "draft_created",
+    "draft_approved",
+    "draft_deleted",
+    "published",
+    "rolled_back",
+    "key_created",
+    "key_revoked",
     "build_started",
-]  # fmt: skip
+    "settings_changed",
+    "customer_erased",
+    "erasure_done",
+    "customer_merged",
+    "customer_exported",
+]
+"""What was done. Customers stand in the details under their pseudonyms."""
 
 
 class Author(Struct, frozen=True):

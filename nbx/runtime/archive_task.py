@@ -27,6 +27,7 @@ from nbx.features.keys import ADMIN_LOG, ARCHIVE_FAULT, MODEL_JOURNAL, partition
 from nbx.runtime.archiving import Archiver
 from nbx.runtime.process import log, pause
 from nbx.runtime.publishing import Overtaken
+from nbx.runtime.scrubbing import Scrubber
 from nbx.runtime.trimming import Trimmer
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class Archiving:
             clock=clock,
         )
         self._trimmer = Trimmer(connection, partitions=partitions, keep_s=settings.log_keep_s)
+        self._scrubber = Scrubber(connection, store, settings, clock, self.archiver, self._trimmer)
         self._kept: dict[int, int] = {}
         """Partition → entries of its stream that are archived, as of the last time all was."""
         self._settled_s = settled_s
@@ -166,6 +168,7 @@ class Archiving:
                 kept[partition] -= count
                 TRIMMED.inc(count)
         self._kept = kept
+        self._kept |= dict.fromkeys(await self._scrubber.turn(), 0)
 
     async def _failed(self, why: str) -> None:
         self.archiver.close()

@@ -7,17 +7,20 @@ find them. They only get an end, `limits.ERASED_SITES_MS` from then.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from nbx.bandits.learner import LearnedSites
-from nbx.experience.entries import AnyOutcome, EraseEntry, Taught, decode_entry, outcomes_of
+from nbx.experience.entries import AnyOutcome, EraseEntry, GoalOutcome, Taught, decode_entry, outcomes_of
 from nbx.features.store import Store
 from nbx.ids import decision_ref
 from nbx.runtime.sites import Place, Sites
 
 AT_ONCE = 500
 """Slots looked up together: the connection bounds what may be in flight."""
+WORDS = 50
+"""Lines that say what was forgotten."""
 
 LatestSites = Mapping[tuple[str, int], LearnedSites]
 """(`<decision_id>/<slot>`, revision) → sites of the step under way, which are not stored yet."""
@@ -55,6 +58,20 @@ async def on_record(sites: Sites, store: Store, entry: EraseEntry, latest: Lates
         outcomes = await asyncio.gather(*(_outcome(store, partition, taught) for taught, _ in known))
         found += [OnRecord(o, each) for o, (_, each) in zip(outcomes, known, strict=True) if o is not None]
     return found
+
+
+def in_words(found: Iterable[OnRecord]) -> tuple[str, ...]:
+    """Say what the models no longer know, a line per model and kind of outcome; `WORDS` lines at most."""
+    counts = Counter(_what(each.outcome) for each in found if each.sites.response or each.sites.experience)
+    lines = [f"{what}: {count} time{'s' if count > 1 else ''}" for what, count in sorted(counts.items())]
+    return (*lines[:WORDS], *([f"and {len(lines) - WORDS} more"] if len(lines) > WORDS else ()))
+
+
+def _what(outcome: AnyOutcome) -> str:
+    action = f"action {outcome.action}" if outcome.action else "silence"
+    if isinstance(outcome, GoalOutcome):
+        return f"goal of {outcome.placement} after {action}: {'reached' if outcome.response else 'not reached'}"
+    return f"{action} on {outcome.placement}: {outcome.outcome}{f' ({outcome.cause})' if outcome.cause else ''}"
 
 
 async def _outcome(store: Store, partition: int, taught: Taught) -> AnyOutcome | None:

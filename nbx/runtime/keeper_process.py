@@ -19,7 +19,9 @@ from nbx.features.keys import LEASE_KEEPER
 from nbx.features.lease import Lease
 from nbx.features.store import Store, Timer
 from nbx.runtime.archive_task import Archiving
+from nbx.runtime.known_settings import note_settings
 from nbx.runtime.process import connect, log, pause, stop_event
+from nbx.runtime.scrubbing import Scrubber
 from nbx.settings import Settings
 
 LEASE_MS = 3_000
@@ -48,9 +50,11 @@ async def keep(settings: Settings) -> int:
         observe=observe_outcome,
         salt=settings.salt,
     )
-    archiving = None
     if settings.archive == "on":
         archiving = asyncio.create_task(Archiving(connection, store, lease, settings, clock).run(stop))
+    else:
+        archiving = asyncio.create_task(_scrub(Scrubber(connection, store, settings, clock), lease, settings, stop))
+    await note_settings(connection, settings, "keeper", clock)
     log.info("keeper ready")
     away = False
     while not stop.is_set():
@@ -70,14 +74,25 @@ async def keep(settings: Settings) -> int:
             away = True
         if not full:
             await pause(stop, settings.timer_interval_ms / 1000)
-    if archiving is not None:
-        await archiving
+    await archiving
     try:
         await lease.release()
     except Unavailable:
         log.info("the lease will run out by itself")
     await connection.close()
     return 0
+
+
+async def _scrub(scrubber: Scrubber, lease: Lease, settings: Settings, stop: asyncio.Event) -> None:
+    """Finish erasures where nothing is archived."""
+    while not await pause(stop, settings.archive_interval_s):
+        try:
+            if lease.fence:
+                await scrubber.turn()
+        except Unavailable as error:
+            log.debug("erasures wait: %s", error)
+        except Exception:  # noqa: BLE001 - this task ends with the process only
+            log.exception("erasures are not finished")
 
 
 async def run_due(store: Store, events: EventService, partitions: int, now_ms: int) -> bool:

@@ -51,8 +51,9 @@ from nbx.features.lease import Lease
 from nbx.features.store import LogEntry, Store
 from nbx.ids import decision_ref
 from nbx.runtime import telling_apart
-from nbx.runtime.erasing import on_record
+from nbx.runtime.erasing import in_words, on_record
 from nbx.runtime.journal import RedisJournal, WholeJournal
+from nbx.runtime.known_settings import note_settings
 from nbx.runtime.process import connect, log, pause, stop_event
 from nbx.runtime.publishing import JOURNAL, Overtaken, Publisher, Reached
 from nbx.runtime.sites import Place, RedisSites, Sites
@@ -270,6 +271,7 @@ class LogLearner:
             experience=experience,
             beyond=len(entry.taught) - len(found),
             step=self.step + 1,
+            forgot=in_words(found),
         )
         key = partition_keys(decision_ref(entry.erasure_id).partition).erasure(entry.erasure_id)
         self._receipts[key] = encode_receipt(receipt)
@@ -318,6 +320,7 @@ async def learn(settings: Settings) -> int:
     warm_up()
     kernels_learning.warm_up()
     lease = Lease(connection, LEASE_LEARNER, f"{socket.gethostname()}:{os.getpid()}", LEASE_MS)
+    await note_settings(connection, settings, "learner", SystemClock())
     log.info("learner ready")
     while not stop.is_set():
         try:

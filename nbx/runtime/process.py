@@ -14,7 +14,9 @@ import uvloop
 from nbx.errors import SetupError, Unavailable
 from nbx.features.connection import RedisConnection
 from nbx.features.keys import PARTITIONS
+from nbx.features.secrets import read_key
 from nbx.features.store_redis import RedisStore
+from nbx.runtime.private_log import PrivateFormatter
 from nbx.settings import Settings
 
 RETRY_S = 0.5
@@ -30,13 +32,11 @@ class Connected(NamedTuple):
 
 
 def start_logging(settings: Settings) -> None:
-    """Log to standard error, one line each."""
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        force=True,
-    )
+    """Log to standard error, one line each, naming no customer."""
+    handler = logging.StreamHandler(sys.stderr)
+    file = settings.pseudonym_key_file
+    handler.setFormatter(PrivateFormatter(read_key(file) if file is not None else b""))
+    logging.basicConfig(handlers=[handler], level=settings.log_level.upper(), force=True)
 
 
 def run(main: Coroutine[Any, Any, int]) -> int:

@@ -82,7 +82,7 @@ class Trimmer:
             if partition in archived and partition in reached.offsets
         }
         gone = dict(
-            zip(bounds, await asyncio.gather(*(self._log(p, bound) for p, bound in bounds.items())), strict=True)
+            zip(bounds, await asyncio.gather(*(self.trim_to(p, bound) for p, bound in bounds.items())), strict=True)
         )
         if JOURNAL in archived:
             first = min(after(parsed(archived[JOURNAL])), (0, reached.step + 1))
@@ -91,7 +91,11 @@ class Trimmer:
             gone[ADMIN] = await self._admin(after(parsed(archived[ADMIN])))
         return {partition: count for partition, count in gone.items() if count}
 
-    async def _log(self, partition: int, first: Id) -> int:
+    async def trim_to(self, partition: int, first: Id) -> int:
+        """Trim a partition's stream before an id, however young that is; returns how many entries went.
+
+        For who knows that all before it is archived and behind the learner's checkpoint.
+        """
         keys = partition_keys(partition)
         before = self._trimmed.get(partition)
         if before is None:

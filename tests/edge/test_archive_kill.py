@@ -36,9 +36,9 @@ class Line(NamedTuple):
 class Victim:
     """The process whose children are killed."""
 
-    def __init__(self, url: str, directory: Path) -> None:
+    def __init__(self, url: str, directory: Path, partitions: int = PARTITIONS) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.archive_victim", url, str(directory), str(PARTITIONS)],
+            [sys.executable, "-m", "tests.archive_victim", url, str(directory), str(partitions)],
             cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 

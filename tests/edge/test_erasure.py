@@ -42,14 +42,14 @@ def erase(service: Running, customer: str) -> Any:
     return answer.json()
 
 
-def done(service: Running, erasure_id: str) -> Any:
-    """Wait until the receipt is complete."""
+def forgotten(service: Running, erasure_id: str) -> Any:
+    """Wait until the models are without the customer."""
 
     def look() -> Any:
         receipt = service.http.get(f"/v1/erasures/{erasure_id}").json()
-        return receipt if receipt["status"] == "done" else None
+        return receipt if receipt["status"] == "forgotten" else None
 
-    return eventually(look, WITHIN_S, "the erasure is done")
+    return eventually(look, WITHIN_S, "the models have forgotten")
 
 
 def check_model(service: Running) -> None:
@@ -81,7 +81,7 @@ def test_an_erased_customer_is_unknown_and_the_model_forgets(service: Running) -
     late = {"event_id": "late", "type": "converted", "decision_id": decided.decision_id}
     (refused,) = service.record(late)
     assert (refused["code"], "its customer was erased" in refused["detail"]) == ("decision_unknown", True)
-    final = done(service, receipt["erasure_id"])
+    final = forgotten(service, receipt["erasure_id"])
     assert (final["response"], final["experience"], final["beyond"]) == (1, 1, 0)
     assert 0 < final["step"] <= int(service.redis.get(MODEL_VERSION))
     check_model(service)
@@ -92,16 +92,15 @@ def test_an_erased_customer_is_unknown_and_the_model_forgets(service: Running) -
 def test_what_is_left_is_what_the_receipt_says(service: Running) -> None:
     customer = answered(service, "left", "accepted")
     service.decide(customer, request_id="r")
-    receipt = done(service, erase(service, customer)["erasure_id"])
+    receipt = forgotten(service, erase(service, customer)["erasure_id"])
     partition = int(receipt["erasure_id"][:3], 16)
     keys = partition_keys(partition)
     ends = {
-        keys.customer(customer): ERASED_MS,
-        keys.erased(customer): ERASED_MS,
+        keys.customer(customer): service.settings.erased_keep_s * 1000,
         keys.event(f"{customer}-accepted"): service.settings.request_ttl_s * 1000,  # the id is the caller's
     }
     assert {key.decode() for key in service.redis.scan_iter(count=1000) if customer.encode() in key} == ends.keys()
-    ends[keys.erasure(receipt["erasure_id"])] = ERASURE_KEPT_MS
+    ends |= {keys.erasure(receipt["erasure_id"]): ERASURE_KEPT_MS, keys.erased(customer): ERASED_MS}
     assert {key for key, ttl_ms in ends.items() if not ttl_ms - 60_000 < service.redis.pttl(key) <= ttl_ms} == set()
     assert service.redis.get(keys.customer(customer))[8:] == ERASED
     decision_ids = {entry.decision_id for entry in decisions_in(service.entries_of(customer))}
@@ -121,7 +120,7 @@ def test_a_learner_killed_meanwhile_subtracts_once(service: Running) -> None:
     answered(service, "after-the-kill", "declined")
     eventually(lambda: service.pids()["learner"] != pid, WITHIN_S, "the learner was started again")
     for receipt in erased:
-        final = done(service, receipt["erasure_id"])
+        final = forgotten(service, receipt["erasure_id"])
         assert (final["response"], final["experience"], final["beyond"]) == (1, 1, 0)
     check_model(service)
 
@@ -157,7 +156,7 @@ def test_the_command_line_asks_erases_and_shows_the_receipt(service: Running) ->
     receipt = nbx(service, "customer", "erase", customer, "--yes", "--json")
     assert (receipt.code, receipt.json()["customer_id"]) == (0, customer)
     erasure_id = receipt.json()["erasure_id"]
-    final = done(service, erasure_id)
+    final = forgotten(service, erasure_id)
     assert nbx(service, "customer", "erasure", erasure_id, "--json").json() == final
     words = nbx(service, "customer", "erasure", erasure_id)
     assert words.code == 0
