@@ -128,8 +128,7 @@ _PAGE: Final = """SELECT decision_id, epoch_ms("at") AS at_ms, customer_id, plac
 FROM entries WHERE {conditions} ORDER BY "at" DESC, decision_id LIMIT {limit}"""
 _OUTCOMES: Final = """SELECT o.decision_id, o.slot, max_by(o.outcome, o.revision), max_by(o.cause, o.revision)
 FROM (SELECT unnest(outcomes) AS o FROM entries
-    WHERE kind IN ('event', 'timer', 'profile') AND partition IN (SELECT unnest(?)) AND logged_at >= epoch_ms(?)
-        AND customer_id IN (SELECT unnest(?)))
+    WHERE kind IN ('event', 'timer', 'profile') AND logged_at >= epoch_ms(?) AND {whose})
 WHERE o.decision_id IN (SELECT unnest(?)) GROUP BY ALL"""
 _SLOTS = "list_transform(slots, lambda s: s.action)"
 
@@ -227,13 +226,12 @@ def _listed(rows: Rows) -> list[tuple[Any, ...]]:
 
 def _outcomes(query: LogQuery, page: list[tuple[Any, ...]]) -> dict[tuple[str, int], tuple[str, str]]:
     """Return the last word on each slot of some decisions: outcome and cause."""
-    values = [
-        sorted({row[-1] for row in page}),
-        min(row[1] for row in page) - 1,
-        sorted({row[2] for row in page}),
-        [row[0] for row in page],
-    ]
-    told = query.over(_OUTCOMES, _listed, values, trusted=True)
+    customers, partitions = sorted({row[2] for row in page}), sorted({row[-1] for row in page})
+    whose, who = "partition IN (SELECT unnest(?)) AND customer_id IN (SELECT unnest(?))", (partitions, customers)
+    if len(customers) == 1:  # so said, it reaches the files
+        whose, who = "partition = ? AND customer_id = ?", (partitions[0], customers[0])
+    values = [min(row[1] for row in page) - 1, *who, [row[0] for row in page]]
+    told = query.over(_OUTCOMES.format(whose=whose), _listed, values, trusted=True)
     return {(decision_id, slot): (outcome, cause) for decision_id, slot, outcome, cause in told}
 
 

@@ -1,8 +1,9 @@
 """The files of a query: which of them the query needs, and whether they are what the chain says.
 
-Opening a segment takes a millisecond for its footer alone, so only those are opened whose time meets the query's
-conditions on `at` and `logged_at`. DuckDB's optimiser says what these come down to: it is asked for the plan over one
-segment, and the bounds are read from the filters that reached the scan. A filter that is not understood bounds nothing.
+Opening a segment takes one to four milliseconds for its footer of ninety columns, so only those are opened whose time
+meets the query's conditions on `at` and `logged_at`. DuckDB's optimiser says what these come down to: it is asked for
+the plan over one segment, and the bounds are read from the filters that reached the scan. A filter that is not
+understood bounds nothing.
 """
 
 from __future__ import annotations
