@@ -129,6 +129,7 @@ def wire(settings: Settings) -> Services:
     connection = RedisConnection(settings.effective_redis_url)
     store = RedisStore(connection)
     whole = WholeLog(store, settings.archive_path)
+    whole.load()
     serving = Serving(store)
     budgets = RedisBudgets(connection)
     ledger = Ledger(budgets, settings.partitions)

@@ -12,7 +12,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from nbx.audit.archived import parsed
+from nbx.audit.log_ids import parsed
 from nbx.audit.metrics import (
     ARCHIVE_BEHIND_ROWS,
     ARCHIVE_BEHIND_S,
