@@ -25,6 +25,7 @@ from nbx.cli_options import read_settings as _settings
 from nbx.cli_options import read_text as _read_text
 from nbx.cli_options import show as _show
 from nbx.cli_replay import decisions_replay
+from nbx.cli_verify import add_verify
 from nbx.clock import SystemClock
 from nbx.errors import NbxError, SetupError, Unavailable
 from nbx.settings import Settings
@@ -48,6 +49,7 @@ app.add_typer(keys_app, name="keys")
 log_app = typer.Typer(no_args_is_help=True, help="The log of what happened, and of who changed what.")
 report_app = typer.Typer(no_args_is_help=True, help="What the log says.")
 app.add_typer(log_app, name="log")
+add_verify(log_app)
 app.add_typer(report_app, name="report")
 
 Since = Annotated[str, typer.Option(help="Epoch ms, RFC 3339, or a time ago such as 24h; default 30 days ago.")]

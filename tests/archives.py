@@ -1,4 +1,4 @@
-"""Archives for tests and benchmarks: entries as a service would have logged them, and the segments and chain over them."""
+"""Archives for tests and benchmarks: entries as a service would have logged them, and segments and chain over them."""
 
 from __future__ import annotations
 
@@ -128,28 +128,31 @@ def _life(rng: np.random.Generator, now_ms: int, candidates: int) -> Iterator[En
         now_ms += 7
         customer = f"customer-{rng.integers(100_000)}"
         decision = _decision(rng, customer, now_ms, candidates)
-        stem = {"customer_id": customer, "decision_id": decision.decision_id}
+        about = decision.decision_id
         yield decision
         for kind in ("delivered", "seen"):
-            event = Event(event_id=f"{kind}-{decision.decision_id}", type=kind, **stem)
+            event = Event(event_id=f"{kind}-{about}", type=kind, customer_id=customer, decision_id=about)
             yield EventEntry(customer_id=customer, at_ms=now_ms + 100, release=2, event=event, received_ms=now_ms + 120)
         outcome = Outcome(
-            **stem, slot=0, revision=0, action="action-1", group="cards", treatment="card", placement="web",
+            customer_id=customer, decision_id=about, slot=0, revision=0, action="action-1", group="cards",
+            treatment="card", placement="web",
             outcome="declined", previous=None, cause="price", confidence=0.8, evidence=("stated",), response=0,
             response_weight=1.0, experience=-1.0, experience_weight=1.0, release=2, at_ms=now_ms + 5_000,
             x=decision.x, rule="stated_reason", channel="web",
         )  # fmt: skip
-        answer = Event(event_id=f"answer-{decision.decision_id}", type="declined", reason="too dear", **stem)
+        answer = Event(
+            event_id=f"answer-{about}", type="declined", reason="too dear", customer_id=customer, decision_id=about
+        )
         yield EventEntry(
             customer_id=customer, at_ms=now_ms + 5_000, release=2, event=answer, received_ms=now_ms + 5_001,
             outcomes=(outcome,),
         )  # fmt: skip
         goal = GoalOutcome(
-            decision_id=decision.decision_id, revision=0, customer_id=customer, placement="web", action="action-1",
+            decision_id=about, revision=0, customer_id=customer, placement="web", action="action-1",
             response=1, release=2, at_ms=now_ms + 6_000, x=decision.x,
         )  # fmt: skip
         yield TimerEntry(
-            customer_id=customer, at_ms=now_ms + 6_000, release=2, decision_id=decision.decision_id, slot=-1,
+            customer_id=customer, at_ms=now_ms + 6_000, release=2, decision_id=about, slot=-1,
             kind="goal", goals=(goal,),
         )  # fmt: skip
         yield ProfileEntry(customer_id=customer, at_ms=now_ms, release=2, changes={"age": int(rng.integers(18, 90))})

@@ -40,6 +40,7 @@ from nbx.api.schemas import (
     DecisionReport,
     Ready,
 )
+from nbx.api.verify_routes import verify_routes
 from nbx.api.web_routes import web_routes
 from nbx.api.wiring import Services
 from nbx.audit.budget_status import BudgetStatus, budget_status
@@ -76,6 +77,7 @@ def make_app(services: Services, plane: DataPlane) -> Litestar:
             *_operations(services),
             *console_routes(services),
             *own_routes(services),
+            *verify_routes(services),
             *web_routes(),
         ],
         exception_handlers={NbxError: _on_error, HTTPException: _on_http_error, Exception: _on_surprise},

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
 from typing import Final, Literal
 
 import msgspec
@@ -161,6 +160,8 @@ class Links:
         self.segments: dict[int, Record] = {}
         self.number = 0
         self.last: dict[int, str] = {}
+        self._ends: dict[int, tuple[int, int]] = {}
+        """`last`, as what ids are ordered by."""
         self.public_key = ""
 
     @property
@@ -184,7 +185,7 @@ class Links:
         if record.n > self.number + 1:
             many = f"segments {self.number + 1} to {record.n - 1} are"
             return f"the records of {many if record.n > self.number + 2 else f'segment {record.n - 1} is'} missing"
-        return _misfit_of_spans(record, self.last)
+        return self._misfit_of_spans(record)
 
     def take(self, record: Record) -> None:
         """Go on from a record, whether it fits or not."""
@@ -194,8 +195,21 @@ class Links:
             self.segments[record.n] = record
             self.number = max(self.number, record.n)
             for partition, span in record.spans.items():
-                self.last[partition] = max(self.last.get(partition, "0-0"), span.last, key=order_of)
+                end = order_of(span.last)
+                if end > self._ends.get(partition, (-1, -1)):
+                    self.last[partition], self._ends[partition] = span.last, end
         self.head = record
+
+    def _misfit_of_spans(self, record: Record) -> str:
+        for partition, span in record.spans.items():
+            first = order_of(span.first)
+            if not span.count or first > order_of(span.last):
+                return f"its span of partition {partition} is none: {span.count} rows from {span.first} to {span.last}"
+            if partition in self._ends and first <= self._ends[partition]:
+                last = self.last[partition]
+                return f"partition {partition} starts at {span.first}, but was archived up to {last} before"
+        told = sum(span.count for span in record.spans.values())
+        return "" if told == record.rows else f"it tells of {record.rows} rows, its partitions of {told}"
 
     def _misfit_of_rewrite(self, record: Record) -> str:
         before = self.segments.get(record.n)
@@ -209,17 +223,6 @@ class Links:
 
 
 _FILE: Final = re.compile(r"day=\d{4}-\d\d-\d\d/(\d{8,})(?:\.r\d+)?\.parquet")
-
-
-def _misfit_of_spans(record: Record, last: Mapping[int, str]) -> str:
-    for partition, span in record.spans.items():
-        first, end, before = (order_of(each) for each in (span.first, span.last, last.get(partition, "0-0")))
-        if not span.count or first > end:
-            return f"its span of partition {partition} is none: {span.count} rows from {span.first} to {span.last}"
-        if first <= before and partition in last:
-            return f"partition {partition} starts at {span.first}, but was archived up to {last[partition]} before"
-    told = sum(span.count for span in record.spans.values())
-    return "" if told == record.rows else f"it tells of {record.rows} rows, its partitions of {told}"
 
 
 def rows_start(record: Record) -> str:

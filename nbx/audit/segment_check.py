@@ -126,6 +126,8 @@ def _about(path: Path, record: Record) -> list[Fault]:
 
 def _shape(path: Path) -> str:
     """Say what a file looks like that Parquet's reader refuses."""
+    if not path.exists():
+        return "is missing"
     content = path.read_bytes() if path.is_file() else b""
     if not content:
         return "is empty"

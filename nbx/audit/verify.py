@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,6 +32,8 @@ from nbx.audit.heads import Head, is_genuine
 from nbx.audit.records import Links, has_own_hash, is_signed, order_of
 from nbx.audit.segment_check import Fault, check_file, check_rows
 
+ROWS_ALONE: Final = 20_000
+"""Rows below which other processes would only cost their start; what is damaged is read by them all the same."""
 LOOK_S: Final = 0.25
 """Between two looks at a file that no record names yet."""
 
@@ -157,7 +160,7 @@ class _Told:
 
 
 def _read_chain(directory: Path) -> _Told:
-    told, links = _Told(), None
+    told = _Told()
     links = told.links
     unreadable = False
     line_before = 0
@@ -174,11 +177,12 @@ def _read_chain(directory: Path) -> _Told:
         if not has_own_hash(record):
             told.tell(f"line {line} of the chain: it was edited, its hash is not that of its content", record.n)
         elif record.prev != links.hash and not unreadable and not out_of_place:
-            before = links.head.n if links.head is not None else record.n
+            # a rewrite's signature covers what it follows: a genuine one tells that the record before is another
+            before = links.head.n if links.head is not None and is_signed(record, links.public_key) else record.n
             told.tell(
                 f"line {line} of the chain was not written after line {line_before}: a record was edited, removed, "
                 "added or moved there",
-                before if record.kind == "segment" else record.n,
+                before,
             )
         if not is_signed(record, links.public_key):
             told.tell(f"line {line} of the chain: the rewrite is not signed by this installation", record.n)
@@ -225,7 +229,8 @@ _Asked = tuple[Path, Record, bool]
 def _look_into(asked: Mapping[int, _Asked], workers: int) -> Iterable[tuple[int, list[Fault]]]:
     """Go through the rows of files; a file that takes its reader down is told, and the others are gone on with."""
     waiting = dict(asked)
-    if not workers:
+    as_recorded = all(each[2] for each in asked.values())
+    if not workers or (as_recorded and sum(each[1].rows for each in asked.values()) < ROWS_ALONE):
         for n, each in waiting.items():
             yield n, _look_at(*each)
         return
@@ -260,8 +265,13 @@ def _processes(workers: int) -> Executor:
 def _end_with_parent() -> None:
     """End this process when the one that started it is gone, however it ended."""
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _strays(directory: Path, told: _Told, patience_s: float) -> tuple[_Told, list[Fault]]:
@@ -274,20 +284,29 @@ def _strays(directory: Path, told: _Told, patience_s: float) -> tuple[_Told, lis
         told = _read_chain(directory)
         strays = sorted(there - {directory / record.file for record in told.links.segments.values()})
         strays = [path for path in strays if path.exists()]
-        if not strays or time.monotonic() >= until:
+        ours = told.links.segments.keys() | {told.links.number + 1}
+        written = any(_number(path) in ours for path in strays)  # the next segment, or one that is rewritten
+        if not written or time.monotonic() >= until:
             return told, [_stray(directory, path, told) for path in strays]
         threading.Event().wait(LOOK_S)
+
+
+def _number(path: Path) -> int | None:
+    """Return the number of the segment that a file's name tells of."""
+    found = re.match(r"[0-9]{8,}", path.name)
+    return int(found[0]) if found else None
 
 
 def _stray(directory: Path, path: Path, told: _Told) -> Fault:
     name = str(path.relative_to(directory))
     links = told.links
-    number = int(path.name[:8]) if path.name[:8].isascii() and path.name[:8].isdecimal() else None
+    number = _number(path)
     try:
         copied = told.files.get(file_hash(path))
     except OSError:
         copied = None
-    present = links.segments.get(number if copied is None else copied) if number or copied else None
+    segment = number if copied is None else copied
+    present = None if segment is None else links.segments.get(segment)
     if copied is not None and number != copied:
         what = f"is a copy of segment {copied}'s file under a name that no record gives"
     elif present is not None:
@@ -299,7 +318,7 @@ def _stray(directory: Path, path: Path, told: _Told) -> Fault:
         )
     else:
         what = "is named by no record: it was put there, or the chain lost its record"
-    return Fault(where="file", what=what, segment=number if copied is None else copied, file=name)
+    return Fault(where="file", what=what, segment=segment, file=name)
 
 
 def _check_heads(heads: Sequence[Head], told: _Told) -> list[Fault]:
