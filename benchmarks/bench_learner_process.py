@@ -44,10 +44,10 @@ async def _main(count: int) -> float:
     with RedisServer() as server:
         redis = Redis.from_url(server.url)
         await publish(redis, sized(ACTIONS, WIDTH), author="", note="", at_ms=0)
-        outcomes = _outcomes(count)
+        outcomes = outcomes_made(count)
         async with redis.pipeline(transaction=False) as pipe:
             for outcome in outcomes:
-                pipe.xadd(partition_keys(int(outcome.decision_id[:3], 16)).log, {"e": _entry(outcome)})
+                pipe.xadd(partition_keys(int(outcome.decision_id[:3], 16)).log, {"e": entry_of(outcome)})
             await pipe.execute()
         connection = RedisConnection(server.url)
         store = RedisStore(connection)
@@ -88,7 +88,8 @@ def _alone(outcomes: list[Outcome]) -> float:
     return time.process_time() - began
 
 
-def _outcomes(count: int) -> list[Outcome]:
+def outcomes_made(count: int) -> list[Outcome]:
+    """Make so many outcomes, of as many customers."""
     rng = np.random.default_rng(5)
     x = rng.normal(size=(count, WIDTH)).astype(np.float32)
     chosen = rng.integers(0, ACTIONS, count)
@@ -120,7 +121,8 @@ def _outcomes(count: int) -> list[Outcome]:
     ]
 
 
-def _entry(outcome: Outcome) -> bytes:
+def entry_of(outcome: Outcome) -> bytes:
+    """Pack the event that led to an outcome."""
     event = Event(event_id=outcome.decision_id, type=outcome.outcome, decision_id=outcome.decision_id)
     return encode_entry(
         EventEntry(

@@ -7,7 +7,6 @@ are raw little-endian bytes. New fields go to the end with a default.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import NamedTuple
 
 from msgspec import Struct, field, msgpack
 
@@ -427,10 +426,6 @@ Entry = DecisionEntry | EventEntry | TimerEntry | ProfileEntry | EraseEntry | Me
 AnyOutcome = Outcome | GoalOutcome
 """What teaches a model: `slot` and `revision` tell them apart within a decision."""
 
-_ARRAY16, _FIXSTR, _FIXSTR_LENGTH, _STR8, _STR16 = 0xDC, 0xA0, 0x1F, 0xD9, 0xDA
-"""Of MessagePack: heads of arrays and strings."""
-_INTEGERS = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
-"""Head of an integer → bytes that follow; any other is the number itself."""
 _ENCODER = msgpack.Encoder()
 _DECODER: msgpack.Decoder[Entry] = msgpack.Decoder(Entry)
 
@@ -454,59 +449,3 @@ def encode_entry(entry: Entry) -> bytes:
 def decode_entry(packed: bytes) -> Entry:
     """Unpack a log entry; `msgspec.DecodeError` when it is none."""
     return _DECODER.decode(packed)
-
-
-class Head(NamedTuple):
-    """What can be read of a packed entry without unpacking it."""
-
-    customer: bytes
-    """UTF-8; empty: it is no entry."""
-    at_ms: int
-    release: int
-
-
-def head_of(packed: bytes) -> Head:
-    """Read whose an entry is, and under which release it was made.
-
-    Examples
-    --------
-    >>> head_of(encode_entry(MovedEntry(customer_id="anna", at_ms=1, release=300, into="bea")))
-    Head(customer=b'anna', at_ms=1, release=300)
-    >>> head_of(b"what is this?").customer
-    b''
-    """
-    try:
-        at = 3 if packed[0] == _ARRAY16 else 1
-        at += 1 + (packed[at] & _FIXSTR_LENGTH)  # the tag
-        size = {_STR8: 1, _STR16: 2}.get(packed[at], 0)
-        length = int.from_bytes(packed[at + 1 : at + 1 + size], "big") if size else packed[at] & _FIXSTR_LENGTH
-        if not size and packed[at] & ~_FIXSTR_LENGTH != _FIXSTR:
-            return Head(b"", 0, 0)
-        customer = packed[at + 1 + size : at + 1 + size + length]
-        at += 1 + size + length
-        at_ms, at = _integer(packed, at)
-        return Head(customer, at_ms, _integer(packed, at)[0])
-    except IndexError:
-        return Head(b"", 0, 0)
-
-
-def _integer(packed: bytes, at: int) -> tuple[int, int]:
-    """Read an integer, and where it ends."""
-    size = _INTEGERS.get(packed[at], 0)
-    end = at + 1 + size
-    return int.from_bytes(packed[at + 1 : end], "big") if size else packed[at], end
-
-
-DECISION_TAG = b"\xa8decision"
-"""How a packed decision begins, after the head of its array."""
-
-
-def is_decision(packed: bytes) -> bool:
-    """Tell whether a packed entry is a decision, without unpacking it.
-
-    Examples
-    --------
-    >>> is_decision(encode_entry(MovedEntry(customer_id="decision", at_ms=1, release=1, into="bea")))
-    False
-    """
-    return DECISION_TAG in packed[:12]  # where no other entry's customer id ends, were it `decision`

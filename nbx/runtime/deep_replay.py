@@ -26,7 +26,8 @@ from nbx.decision.recompute import BARE, decide_again, degrade_again, difference
 from nbx.decision.replay import Difference, Replay
 from nbx.decision.serving import Serving
 from nbx.errors import NotReady, TooLarge
-from nbx.experience.entries import DecisionEntry, Entry, decode_entry, head_of, is_decision
+from nbx.experience.entries import DecisionEntry, Entry, decode_entry
+from nbx.experience.heads import head_of, is_decision
 from nbx.features.builds import noted_builds
 from nbx.features.state import CustomerState
 from nbx.features.store import LogEntry, Store

@@ -41,8 +41,9 @@ from nbx.clock import SystemClock
 from nbx.decision.serving import Serving
 from nbx.decision.warm_up import warm_up
 from nbx.errors import NotReady, Unavailable, Unsupported
-from nbx.experience.entries import AnyOutcome, EraseEntry, Outcome, decode_entry, is_decision, outcomes_of
+from nbx.experience.entries import AnyOutcome, EraseEntry, Outcome, decode_entry, outcomes_of
 from nbx.experience.erasure import encode_receipt, receipt_of
+from nbx.experience.heads import is_decision
 from nbx.features.builds import note_build
 from nbx.features.connection import RedisConnection
 from nbx.features.keys import LEASE_LEARNER, MODEL_CHECKPOINT, MODEL_JOURNAL, MODEL_VERSION, partition_keys

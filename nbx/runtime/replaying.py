@@ -25,7 +25,8 @@ from nbx.build import current_build
 from nbx.decision.replay import Replay, replay
 from nbx.decision.warm_up import warm_up
 from nbx.errors import Unknown
-from nbx.experience.entries import DecisionEntry, decode_entry, head_of, is_decision
+from nbx.experience.entries import DecisionEntry, decode_entry
+from nbx.experience.heads import head_of, is_decision
 from nbx.features.builds import noted_builds
 from nbx.features.connection import RedisConnection
 from nbx.features.store import LogEntry, Store

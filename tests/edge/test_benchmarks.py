@@ -16,6 +16,7 @@ NAMES = (
     "bench_store",
     "bench_learner_process",
     "bench_fold",
+    "bench_replay",
     "bench_verify",
     pytest.param("bench_archive", marks=pytest.mark.nightly),
 )

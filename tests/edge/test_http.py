@@ -143,6 +143,8 @@ def test_a_decision_can_be_read_explained_and_replayed(service: Running) -> None
         "decision_id": reply["decision_id"],
         "same": True,
         "differences": [],
+        "deep": False,
+        "notes": [],
     }
     assert service.http.get(f"{path}/explanation").json()["candidates"]
 

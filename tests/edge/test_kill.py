@@ -13,7 +13,10 @@ import httpx
 import numpy as np
 import psutil
 import pytest
+from rich.console import Console
 
+from nbx.audit.reading import Window
+from nbx.runtime.replaying import replay_all
 from tests.service import (
     Running,
     decisions_in,
@@ -193,6 +196,17 @@ def check_promises(service: Running, ledger: Ledger) -> None:
     assert evidence_learned(checkpoint) == pytest.approx(evidence_in_log(entries, reported=True), abs=FORGOTTEN)
     assert evidence_in_log(entries) != pytest.approx(evidence_in_log(entries, reported=True)), "nothing was held back"
     assert sum(evidence_learned(checkpoint).values()) > PROGRESS / 4, "hardly anything was learned"
+    check_replay(service)
+
+
+def check_replay(service: Running) -> None:
+    """Make decisions again from log and journal alone, whoever was killed meanwhile."""
+    everything = Window(0, 10**13)
+    quiet = Console(quiet=True)
+    report = asyncio.run(replay_all(service.settings, everything, deep=True, sample=300, seed=1, console=quiet))
+    assert report.different == {}, report.examples
+    assert report.replayed == report.same == min(report.found, 300)
+    assert report.replayed > PROGRESS / 4
 
 
 @pytest.fixture(scope="module")

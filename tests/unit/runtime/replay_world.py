@@ -37,6 +37,7 @@ from nbx.features.builds import note_build
 from nbx.features.connection import RedisConnection
 from nbx.features.keys import LEASE_LEARNER
 from nbx.features.lease import Lease
+from nbx.features.schema import Value
 from nbx.features.store_redis import RedisStore
 from nbx.runtime.deep_replay import DeepReplay
 from nbx.runtime.journal import RedisJournal
@@ -112,7 +113,7 @@ class World(Place):
             build=current_build().fingerprint,
         )
 
-    async def live(self) -> None:
+    async def go_on(self) -> None:
         await note_build(self.connection, current_build(), "test", 1)
         assert await self.publisher._lease.acquire()
         learner, checkpoint = self.learner(), b""
@@ -171,7 +172,7 @@ class World(Place):
     async def _decide(self, customer: str) -> None:
         placement = ("hero", "hero", "desk")[int(self.rng.integers(3))]
         slots = 1 + int(self.rng.integers(3 if placement == "hero" else 2))
-        context = {"is_mobile": bool(self.rng.integers(2))}
+        context: dict[str, Value] = {"is_mobile": bool(self.rng.integers(2))}
         exclude = ("pay_card",) if self.rng.random() < 0.1 else ()
         request = DecideRequest(
             customer_id=customer, placement=placement, slots=slots, context=context, exclude=exclude
@@ -215,7 +216,7 @@ async def make(url: str, rounds: int = ROUNDS) -> Lived:
         async with opened(url) as (connection, store):
             serving = Serving(store)
             await serving.refresh()
-            await World(connection, store, serving, lived, rounds).live()
+            await World(connection, store, serving, lived, rounds).go_on()
     return lived
 
 
