@@ -106,7 +106,10 @@ class Archiving:
         self._full = False
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Go on until stopped."""
+        """Go on until stopped.
+
+        Cancelled, it keeps the archive locked until the process ends: a thread may still be writing.
+        """
         look_s = min(LOOK_S, self._settings.archive_interval_s)
         while not await pause(stop, look_s if self._lease.fence else 0.1):
             await self.attempt()
