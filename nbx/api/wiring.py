@@ -141,6 +141,7 @@ def wire(settings: Settings) -> Services:
     store = RedisStore(connection)
     whole = WholeLog(store, settings.archive_path)
     history = CustomerLog(whole, settings.archive_path)
+    whole.load()
     serving = Serving(store)
     budgets = RedisBudgets(connection)
     ledger = Ledger(budgets, settings.partitions)

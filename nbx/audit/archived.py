@@ -20,43 +20,17 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from nbx.audit.chain import Chain, Record
+from nbx.audit.log_ids import FIRST, LAST_SEQUENCE, Id, after, parsed
 from nbx.errors import Unsupported
 from nbx.features.store import LogEntry
 from nbx.limits import ARCHIVE_CACHE_BYTES
+
+__all__ = ["FIRST", "LAST_SEQUENCE", "ArchivedLog", "Id", "after", "parsed"]
 
 SLICE: Final = 2_048
 """Rows of a partition read and kept together."""
 ROW_BYTES: Final = 150
 """What a row in memory costs beside its payload."""
-LAST_SEQUENCE: Final = 2**63 - 1
-
-Id = tuple[int, int]
-"""Log id as numbers: milliseconds, sequence."""
-FIRST: Final[Id] = (0, 0)
-LAST: Final[Id] = (2**63 - 1, LAST_SEQUENCE)
-
-
-def parsed(entry_id: str) -> Id:
-    """Return a log id as numbers.
-
-    Examples
-    --------
-    >>> parsed("1700000000000-2")
-    (1700000000000, 2)
-    """
-    ms, _, sequence = entry_id.partition("-")
-    return int(ms), int(sequence or 0)
-
-
-def after(place: Id) -> Id:
-    """Return the least id beyond one.
-
-    Examples
-    --------
-    >>> after((5, 1))
-    (5, 2)
-    """
-    return place[0], place[1] + 1
 
 
 class _Spans(NamedTuple):

@@ -12,12 +12,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from nbx.audit.archived import FIRST, LAST, LAST_SEQUENCE, ArchivedLog, Id, after, parsed
+from nbx.audit.log_ids import FIRST, LAST, LAST_SEQUENCE, Id, after, parsed
 from nbx.errors import Unsupported
 from nbx.features.keys import partition_keys
 from nbx.features.store import Commit, Committed, LogEntry, Store, Timer
 from nbx.limits import ARCHIVE_CACHE_BYTES
+
+if TYPE_CHECKING:
+    from nbx.audit.archived import ArchivedLog
 
 TIMEOUT_MS = 5_000.0
 ARCHIVE_CODES = frozenset({"segment_damaged", "segment_schema", "chain_damaged", "archive_missing"})
@@ -40,7 +44,8 @@ class WholeLog:
     def __init__(self, store: Store, directory: Path | None, cache_bytes: int = ARCHIVE_CACHE_BYTES) -> None:
         self._store = store
         self._directory = directory
-        self._archive = ArchivedLog(directory, cache_bytes) if directory is not None else None
+        self._cache_bytes = cache_bytes
+        self._archive: ArchivedLog | None = None
         self._reading = asyncio.Lock()
         self._marks: dict[int, Id] = {}
         """Partition → an id before which the stream holds nothing that counts: a lower bound, it only grows."""
@@ -101,15 +106,38 @@ class WholeLog:
         until = min(after(end), self._marks.get(partition, FIRST))
         return await self._from_archive(partition, until, lambda archive: archive.range(partition, start, end, count))
 
+    def load(self) -> None:
+        """Load the code that reads archives now: it takes a while, which a process that serves has at its start."""
+        if self._directory is not None:
+            self._opened()
+
+    async def journalled(self, first: int, last: int, count: int) -> list[LogEntry]:
+        """Return up to `count` archived steps of the learner's journal, first ≤ step ≤ last; raises as `log_range`."""
+
+        def read() -> list[LogEntry]:
+            from nbx.audit.segments import JOURNAL  # as in `_opened`
+
+            return [] if self._directory is None else self._opened().range(JOURNAL, (0, first), (0, last), count)
+
+        async with self._reading:
+            return await asyncio.to_thread(read)
+
+    def _opened(self) -> ArchivedLog:
+        from nbx.audit.archived import ArchivedLog  # who never reads an archive is spared 35 MB
+
+        if self._directory is None:
+            raise _missing("no archive is read here")
+        if self._archive is None:
+            self._archive = ArchivedLog(self._directory, self._cache_bytes)
+        return self._archive
+
     async def _from_archive(
         self, partition: int, until: Id, work: Callable[[ArchivedLog], list[LogEntry]]
     ) -> list[LogEntry]:
         """Read the archive in a thread, having seen that it has all of the partition before `until`."""
 
         def read() -> list[LogEntry]:
-            archive = self._archive
-            if archive is None:
-                raise _missing("no archive is read here")
+            archive = self._opened()
             try:
                 last = archive.last(partition)
             except OSError as error:

@@ -12,7 +12,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from nbx.audit.archived import parsed
+from nbx.audit.log_ids import parsed
 from nbx.audit.metrics import (
     ARCHIVE_BEHIND_ROWS,
     ARCHIVE_BEHIND_S,
@@ -108,7 +108,10 @@ class Archiving:
         self._full = False
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Go on until stopped."""
+        """Go on until stopped.
+
+        Cancelled, it keeps the archive locked until the process ends: a thread may still be writing.
+        """
         look_s = min(LOOK_S, self._settings.archive_interval_s)
         while not await pause(stop, look_s if self._lease.fence else 0.1):
             await self.attempt()

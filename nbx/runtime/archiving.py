@@ -7,7 +7,8 @@ still in the streams, as only what is recorded is trimmed (`nbx.runtime.trimming
 
 A lock on the directory keeps a second writer out, whatever it believes of its lease. A chain that is not the one Redis
 knows the head of, or an archive of another installation, is refused: going on would hide what is lost. Tables are laid
-out and written in a thread, a few thousand rows at a time, so that timers go on.
+out and written in a thread, a few thousand rows at a time, so that timers go on. (A thread of lower priority was tried:
+it keeps the interpreter while it waits for a core, and on a machine with too few of them timers waited for seconds.)
 """
 
 from __future__ import annotations
@@ -15,23 +16,20 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import sys
-import threading
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 import pyarrow as pa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec import Struct
 
-from nbx.audit.archived import LAST_SEQUENCE, parsed
 from nbx.audit.chain import CHAIN, START, Chain, Damaged, Record, Span, file_hash, segment_file, sync_directory
+from nbx.audit.log_ids import LAST_SEQUENCE, parsed
 from nbx.audit.segments import ADMIN, JOURNAL, ROW_GROUP, place_of, to_table, write_segment
 from nbx.clock import Clock
 from nbx.errors import Conflict, SetupError
@@ -48,9 +46,6 @@ DAY_MS: Final = 86_400_000
 PAGE: Final = 8_192
 """Rows read at a time, over all partitions."""
 TIMEOUT_MS: Final = 5_000.0
-NICE: Final = 10
-"""How far the thread that writes is behind others: a tenth of their time, when there is not enough for all."""
-T = TypeVar("T")
 _STREAMS = {ADMIN: ADMIN_LOG, JOURNAL: MODEL_JOURNAL}
 _LINE_BYTES = 1 << 20
 """More than a record of the chain has."""
@@ -122,7 +117,6 @@ class Archiver:
         self._partitions = partitions
         self._most = rows
         self._clock = clock
-        self._thread = ThreadPoolExecutor(1, "archive", _give_way)
         self._lock: int | None = None
         self.chain: Chain | None = None
         self.signer: Ed25519PrivateKey | None = None
@@ -148,10 +142,10 @@ class Archiver:
         head = decode_head(known) if known else None
         signer = await self._signer()
         try:
-            chain = await self._aside(self._open, head, signer)
+            chain = await asyncio.to_thread(self._open, head, signer)
             if chain.head is None:
                 begin = Record(kind="begin", n=0, at_ms=self._clock.now_ms(), prev=START, public_key=_public(signer))
-                await self._aside(chain.append, begin)
+                await asyncio.to_thread(chain.append, begin)
             self.signer, self.chain = signer, chain
             self.last = chain.last_ids()
             await self.tell_head()
@@ -231,10 +225,6 @@ class Archiver:
         )
         return [LogEntry(partition, entry_id.decode(), _packed(partition, fields)) for entry_id, fields in rows]
 
-    async def _aside(self, work: Callable[..., T], *arguments: object) -> T:
-        """Run something in the thread that gives way to whatever else the machine has to do."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
-
     # opening
 
     async def _signer(self) -> Ed25519PrivateKey:
@@ -308,10 +298,10 @@ class Archiver:
     # writing the archive
 
     async def _write(self, chain: Chain, entries: list[LogEntry]) -> None:
-        record = await self._aside(self._segment, chain, entries)
+        record = await asyncio.to_thread(self._segment, chain, entries)
         if not self._lease.fence:
             raise Overtaken
-        await self._aside(chain.append, record)
+        await asyncio.to_thread(chain.append, record)
         self.last |= {partition: span.last for partition, span in record.spans.items()}
         await self.tell_head()
 
@@ -406,12 +396,6 @@ def _spans(entries: list[LogEntry]) -> dict[int, Span]:
         ids = [row.entry_id for row in rows]
         spans[partition] = Span(ids[0], ids[-1], len(ids))
     return spans
-
-
-def _give_way() -> None:
-    """Let this thread, where the system knows priorities of threads, run when others need not."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 def _public(signer: Ed25519PrivateKey) -> str:

@@ -19,8 +19,8 @@ from msgspec import Struct
 from redis.exceptions import RedisError, ResponseError
 
 import nbx
-from nbx.audit.archived import parsed
 from nbx.audit.chain import Chain
+from nbx.audit.log_ids import parsed
 from nbx.audit.signals import decode_signals
 from nbx.clock import SystemClock
 from nbx.errors import NbxError

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Mapping
 import msgspec
 
 from nbx.audit.journal import Step
-from nbx.audit.segments import JOURNAL
 from nbx.audit.whole_log import WholeLog
 from nbx.features.connection import RedisConnection
 from nbx.features.keys import MODEL_JOURNAL
@@ -60,7 +59,7 @@ class WholeJournal:
 
     async def _archived(self, after: int, until: int) -> AsyncIterator[Step]:
         while after < until:
-            rows = await self._log.archived(JOURNAL, (0, after + 1), (0, until), PAGE)
+            rows = await self._log.journalled(after + 1, until, PAGE)
             for row in rows:
                 step = _step(row.entry_id, _FIELDS.decode(row.payload))
                 after = step.step

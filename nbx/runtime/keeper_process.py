@@ -7,6 +7,7 @@ void. The archive has a lock of its own (`nbx.runtime.archiving`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 
@@ -75,6 +76,10 @@ async def keep(settings: Settings) -> int:
         if not full:
             await pause(stop, settings.timer_interval_ms / 1000)
     await archiving
+    if archiving is not None:
+        archiving.cancel()  # wherever it is: it is made for being killed
+        with contextlib.suppress(asyncio.CancelledError):
+            await archiving
     try:
         await lease.release()
     except Unavailable:

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import pytest
 
-from nbx.audit.archived import after, parsed
 from nbx.audit.chain import CHAIN, Chain, file_hash
+from nbx.audit.log_ids import after, parsed
 from tests.log_world import PARTITIONS, LogWorld, log_world
 from tests.redis_server import RedisServer
 from tests.service import ROOT
@@ -138,7 +138,7 @@ def run_storm(redis_url: str, directory: Path, functions: set[str] | None) -> No
                 lines = victim.lines()
                 if functions is not None:
                     await storm(
-                        world, victim, [(line, line.times) for line in lines if line.function in functions][::2]
+                        world, victim, [(line, line.times) for line in lines if line.function in functions][::4]
                     )
                 else:
                     await storm(world, victim, [(line, times) for line in lines for times in sorted({1, line.times})])
