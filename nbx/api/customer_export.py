@@ -14,7 +14,6 @@ import msgspec
 import numpy as np
 
 from nbx.api.wiring import Services
-from nbx.bandits.learner import LearnedSites
 from nbx.errors import Unknown
 from nbx.experience.entries import FACTORS, DecisionEntry, Entry, decode_entry
 from nbx.experience.goals import goal_timer
@@ -150,9 +149,7 @@ async def _kept_of(services: Services, decision_id: str, customer_id: str, reque
     fields = await services.connection.execute("HGETALL", keys.sites(decision_id), timeout_ms=TIMEOUT_MS)
     if fields:
         sites = zip(fields[::2], fields[1::2], strict=True)
-        kept["learned"] = {
-            name.decode(): plain(msgspec.msgpack.decode(packed, type=LearnedSites)) for name, packed in sites
-        }
+        kept["learned"] = {name.decode(): msgspec.msgpack.decode(packed) for name, packed in sites}
     members = [f"{kind}:{decision_id}:{slot}" for slot in range(slots) for kind in ("delivery", "attention")]
     if opened is not None:
         timers = await _timers(services, customer_id, [*members, goal_timer(decision_id)])
