@@ -75,11 +75,9 @@ async def keep(settings: Settings) -> int:
             away = True
         if not full:
             await pause(stop, settings.timer_interval_ms / 1000)
-    await archiving
-    if archiving is not None:
-        archiving.cancel()  # wherever it is: it is made for being killed
-        with contextlib.suppress(asyncio.CancelledError):
-            await archiving
+    archiving.cancel()  # wherever it is: it is made for being killed
+    with contextlib.suppress(asyncio.CancelledError):
+        await archiving
     try:
         await lease.release()
     except Unavailable:
