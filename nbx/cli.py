@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from rich.table import Table
 
 from nbx.cli_catalog import catalog_app
+from nbx.cli_loadtest import loadtest_app
 from nbx.cli_options import AsJson, Url, err, out
 from nbx.cli_options import client_of as _client
 from nbx.cli_options import read_settings as _settings
@@ -48,6 +49,7 @@ log_app = typer.Typer(no_args_is_help=True, help="The log of what happened, and 
 report_app = typer.Typer(no_args_is_help=True, help="What the log says.")
 app.add_typer(log_app, name="log")
 app.add_typer(report_app, name="report")
+app.add_typer(loadtest_app, name="loadtest")
 
 Since = Annotated[str, typer.Option(help="Epoch ms, RFC 3339, or a time ago such as 24h; default 30 days ago.")]
 Until = Annotated[str, typer.Option(help="The same; default now.")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -11,6 +11,9 @@ from typer.core import TyperGroup
 
 from nbx.cli_options import AsJson, Url, err, out, read_settings, show
 from nbx.errors import SetupError
+
+if TYPE_CHECKING:
+    from nbx.loadtest.scenario import Transport
 
 FOLDER = "loadtest"
 
@@ -140,10 +143,13 @@ def _seconds(text: str) -> float | None:
     return float(length)
 
 
-def _transport(text: str) -> str | None:
-    if text not in ("", "http", "grpc", "grpc_stream"):
-        raise SetupError(f"--transport: {text!r} is none of http, grpc, grpc_stream")
-    return text or None
+def _transport(text: str) -> Transport | None:
+    match text:
+        case "":
+            return None
+        case "http" | "grpc" | "grpc_stream":
+            return text
+    raise SetupError(f"--transport: {text!r} is none of http, grpc, grpc_stream")
 
 
 def _folder(folder: Path | None) -> Path:

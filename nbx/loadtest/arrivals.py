@@ -174,7 +174,7 @@ def schedule(
 def _unit_process(rng: np.random.Generator, until: float, *, even: bool) -> NDArray[np.float64]:
     """Times of a process of rate 1 below `until`."""
     if even:
-        return np.arange(np.ceil(until - 1e-9))
+        return np.arange(float(np.ceil(until - 1e-9)))
     count = int(until + 6 * until**0.5 + 20)
     times = rng.exponential(size=count).cumsum()
     while times[-1] < until:
@@ -182,9 +182,7 @@ def _unit_process(rng: np.random.Generator, until: float, *, even: bool) -> NDAr
     return times[times < until]
 
 
-def _stretches(
-    pieces: Sequence[Piece], start_s: float, times: NDArray[np.float64], prefix: str
-) -> Iterator[Stretch]:
+def _stretches(pieces: Sequence[Piece], start_s: float, times: NDArray[np.float64], prefix: str) -> Iterator[Stretch]:
     at = begin = start_s
     for index, piece in enumerate(pieces):
         at += piece.length_s

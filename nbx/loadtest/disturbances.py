@@ -136,9 +136,7 @@ class Disturbances:
 
     def _note(self, start_ns: int, began_ns: int, words: str) -> None:
         now_ns = time.perf_counter_ns()
-        self.happened.append(
-            Happened(at_s=(began_ns - start_ns) / 1e9, until_s=(now_ns - start_ns) / 1e9, words=words)
-        )
+        self.happened.append(Happened(at_s=(began_ns - start_ns) / 1e9, until_s=(now_ns - start_ns) / 1e9, words=words))
 
 
 def _pause(url: str, length_ms: int) -> None:

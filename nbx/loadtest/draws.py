@@ -97,11 +97,11 @@ def draw_values(draw: Draw | Value, rng: np.random.Generator, count: int) -> lis
     """
     if not isinstance(draw, Draw):
         return [draw] * count
-    drawn: Any
     if draw.choice is not None:
         names = list(draw.choice)
         weights = np.array([*draw.choice.values()] if isinstance(draw.choice, dict) else [1.0] * len(names))
         return [names[i] for i in rng.choice(len(names), count, p=weights / weights.sum())]
+    drawn: Any
     if draw.uniform is not None:
         drawn = rng.uniform(*draw.uniform, count)
     elif draw.whole is not None:
@@ -109,6 +109,7 @@ def draw_values(draw: Draw | Value, rng: np.random.Generator, count: int) -> lis
     elif draw.normal is not None:
         drawn = rng.normal(*draw.normal, count)
     else:
+        assert draw.chance is not None
         drawn = rng.random(count) < draw.chance
     values: list[Value] = drawn.tolist()
     return values
@@ -132,7 +133,7 @@ def draw_delays_s(delay: Delay, rng: np.random.Generator, count: int) -> NDArray
         assert delay.lognormal is not None
         median, spread = delay.lognormal
         drawn = median * np.exp(spread * rng.standard_normal(count))
-    return np.minimum(drawn, delay.most)
+    return np.asarray(np.minimum(drawn, delay.most))
 
 
 def draw_customers(customers: Customers, rng: np.random.Generator, count: int) -> NDArray[np.int64]:
@@ -147,7 +148,7 @@ def draw_customers(customers: Customers, rng: np.random.Generator, count: int) -
     drawn = drawn.astype(np.int64) + hot
     if customers.hot:
         drawn = np.where(rng.random(count) < customers.hot.share, rng.integers(0, hot, count), drawn)
-    return drawn
+    return np.asarray(drawn)
 
 
 def _exactly_one(value: Struct, but: str = "") -> None:

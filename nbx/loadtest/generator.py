@@ -53,7 +53,7 @@ class Generator:
         *,
         timeout_s: float,
         feedback_entry: int,
-        look: Callable[[Generator], None] = lambda generator: None,
+        look: Callable[[Generator], None] | None = None,
     ) -> None:
         self._traffic = traffic
         self._wire = wire
@@ -94,7 +94,7 @@ class Generator:
         self._later.clear()
         self._end_ns = min(self._end_ns, time.perf_counter_ns() - self._start_ns)
 
-    async def run(self, on_start: Callable[[int], None] = lambda start_ns: None) -> None:
+    async def run(self, on_start: Callable[[int], None] | None = None) -> None:
         """Send everything and wait for the answers.
 
         Parameters
@@ -114,7 +114,8 @@ class Generator:
         try:
             with _no_collections():
                 self._start_ns = time.perf_counter_ns() + LEAD_NS
-                on_start(self._start_ns)
+                if on_start is not None:
+                    on_start(self._start_ns)
                 cpu_s = time.thread_time()
                 self._pacer.at(self._start_ns)
                 sweeping = loop.call_later(SWEEP_S, self._sweep)
@@ -189,7 +190,7 @@ class Generator:
         for pending in expired:
             self._wire.give_up(pending)
             self._answered(pending, Reply(TIMEOUT, ok=False))
-        if now_ns - self._looked_ns > LATELY_S * 1e9:
+        if self._look is not None and now_ns - self._looked_ns > LATELY_S * 1e9:
             self._looked_ns = now_ns
             self._look(self)
         assert self._finished is not None

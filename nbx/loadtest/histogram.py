@@ -2,12 +2,12 @@
 
 Design. The layout is that of Gil Tene's HdrHistogram with three significant digits: values are whole microseconds;
 below 2048 each has a bucket of its own, then every doubling has 1024. An index is two shifts, so many values go in at
-once as arrays. Encoded it is the V2 format of that project (big-endian header, counts as zigzag LEB128 with runs of zeros
-folded, deflated, base64), so its plotters and log readers take what a report holds. Its Python port would have been used, but
+once as arrays. Encoded it is the V2 format of that project (big-endian header, counts as zigzag LEB128 with runs of
+zeros folded, deflated, base64), so its plotters and log readers take what a report holds. Its Python port was not taken:
 it needs setuptools and pbr at run time, and takes one value at a time.
 
-Always holds: a quantile is never below the exact one, and less than 0.1 % (or a microsecond) above it; adding histograms
-loses nothing.
+Always holds: a quantile is never below the exact one, and less than 0.1 % (or a microsecond) above it; adding
+histograms loses nothing.
 """
 
 from __future__ import annotations
@@ -117,18 +117,18 @@ class Histogram:
             cookie, length = struct.unpack_from(">ii", raw)
             body = zlib.decompress(raw[8 : 8 + length])
             inner, size, offset, digits, lowest, _, _ = _HEADER.unpack_from(body)
-            if (cookie, inner, offset, digits, lowest) != (_DEFLATED, _COOKIE, 0, DIGITS, 1):
-                raise ValueError("it has another version or precision")
             counts = _unpacked(body[_HEADER.size : _HEADER.size + size])
         except (struct.error, zlib.error, binascii.Error, ValueError, IndexError) as error:
             raise Invalid(f"this is no histogram of HdrHistogram V2 with three digits: {error}") from error
+        if (cookie, inner, offset, digits, lowest) != (_DEFLATED, _COOKIE, 0, DIGITS, 1):
+            raise Invalid("this histogram has another version or precision than HdrHistogram V2 with three digits")
         return cls(counts)
 
 
 def _index(values: Integers) -> Integers:
     """Bucket of each value, all of them >= 0."""
     bits = np.frexp((values | (2 * HALF - 1)).astype(float))[1] - SUB_BITS  # exact: values are below 2**53
-    return ((bits + 1) << (SUB_BITS - 1)) + (values >> bits) - HALF
+    return np.asarray(((bits + 1) << (SUB_BITS - 1)) + (values >> bits) - HALF)
 
 
 def _lowest(index: Any) -> Integers:
@@ -141,7 +141,7 @@ def _lowest(index: Any) -> Integers:
 def _highest(index: Any) -> Integers:
     """Highest value of each bucket."""
     at = np.asarray(index, np.int64)
-    return _lowest(at) + (1 << np.maximum((at >> (SUB_BITS - 1)) - 1, 0)) - 1
+    return np.asarray(_lowest(at) + (1 << np.maximum((at >> (SUB_BITS - 1)) - 1, 0)) - 1)
 
 
 def _packed(counts: list[int]) -> bytes:

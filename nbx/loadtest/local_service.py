@@ -1,4 +1,4 @@
-"""The processes of the `nbx up` on this machine that holds the data directory: what may be disturbed, and nothing else."""
+"""The processes of the `nbx up` that holds the data directory of this machine: what may be disturbed, nothing else."""
 
 from __future__ import annotations
 

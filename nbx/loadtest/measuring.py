@@ -116,7 +116,7 @@ def judge(expected: Expected, total: Part) -> Iterator[Judged]:
     )
     for name, below, found_ms in latencies:
         if below is not None:
-            passed = 0 < total.latency.count and found_ms < below * 1000
+            passed = total.latency.count > 0 and found_ms < below * 1000
             yield Judged(what=name, limit=f"< {written(below)}", found=written(found_ms / 1000), passed=passed)
     for name, most, found in (
         ("errors", expected.errors, total.error_share),

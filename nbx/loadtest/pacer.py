@@ -1,8 +1,8 @@
 """Wakes an event loop at a time, to some ten microseconds.
 
-Event loops keep their timers in whole milliseconds, which would be most of a fast answer. Linux has timers that are files
-(`timerfd_create(2)`), and a loop can wait for a file. Where they do not exist the loop's own timer has to do; the report
-tells how late requests were sent either way.
+Event loops keep their timers in whole milliseconds, which would be most of a fast answer. Linux has timers that are
+files (`timerfd_create(2)`), and a loop can wait for a file. Where they do not exist the loop's own timer has to do; the
+report tells how late requests were sent either way.
 """
 
 from __future__ import annotations

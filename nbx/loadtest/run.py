@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import uvloop
 from msgspec import Struct
+from msgspec.structs import replace
 
 from nbx.client import AsyncClient
 from nbx.clock import SystemClock
@@ -54,7 +55,7 @@ def run_load(
     read: Read,
     target: Target,
     options: Options = Options(),  # noqa: B008 - immutable
-    look: Callable[[Generator], None] = lambda generator: None,
+    look: Callable[[Generator], None] | None = None,
 ) -> LoadResult:
     """Run a scenario against a service.
 
@@ -144,11 +145,9 @@ def adapted(scenario: Scenario, options: Options) -> tuple[Scenario, float, floa
         They do not go with it, or it would be longer or larger than a run may be.
     """
     changed: dict[str, object] = {
-        name: value
-        for name in ("transport", "connections", "seed")
-        if (value := getattr(options, name)) is not None
+        name: value for name in ("transport", "connections", "seed") if (value := getattr(options, name)) is not None
     }
-    scenario = Scenario(**{name: changed.get(name, getattr(scenario, name)) for name in scenario.__struct_fields__})
+    scenario = replace(scenario, **changed)
     if scenario.transport != "http" and any(isinstance(call, InteractionCall) for call in scenario.mix):
         raise SetupError(f"the mix has an interaction, which is there over HTTP only, not over {scenario.transport}")
     mean, length_s = mean_rate(scenario.arrivals), sum(float(phase.lasts_s) for phase in scenario.arrivals)

@@ -271,5 +271,3 @@ def _faults(scenario: Scenario) -> Iterator[str]:
             yield f"disturbances[{number}].at: is after the end of the arrivals ({total_s:g} s)"
     if scenario.timeout <= 0:
         yield "timeout: must be longer than nothing"
-
-

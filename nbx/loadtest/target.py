@@ -65,10 +65,12 @@ def target_of(url: str, grpc: str, key: str, settings: Settings, *, allow_remote
     for address, where in ((parts.hostname, url), (urlsplit(f"//{grpc}").hostname or "", grpc)):
         if not allow_remote and not is_loopback(address):
             raise SetupError(
-                f"{where} is not this machine: a load test can take a service down, so another machine has to be allowed "
-                "with --allow-remote, and its owner asked"
+                f"{where} is not this machine: a load test can take a service down, so another machine has to be "
+                "allowed with --allow-remote, and its owner asked"
             )
-    return Target(url=url if port else f"{url}:{443 if parts.scheme == 'https' else 80}", grpc=grpc, key=key, settings=settings)
+    return Target(
+        url=url if port else f"{url}:{443 if parts.scheme == 'https' else 80}", grpc=grpc, key=key, settings=settings
+    )
 
 
 def is_loopback(host: str) -> bool:

@@ -42,6 +42,10 @@ class Pending:
 Done = Callable[[Pending, Reply], None]
 
 
+def nobody(pending: Pending, reply: Reply) -> None:
+    """Hear nothing: before a wire is open."""
+
+
 class Wire(Protocol):
     """A transport. Every pending call is told to `done` exactly once, unless it is given up."""
 

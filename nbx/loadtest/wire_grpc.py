@@ -15,7 +15,7 @@ from grpc import aio
 from nbx.errors import Unavailable
 from nbx.features.schema import Value
 from nbx.loadtest.traffic import Ask, Request, Tell
-from nbx.loadtest.wire import Done, Pending, Reply
+from nbx.loadtest.wire import Done, Pending, Reply, nobody
 from nbx.v1 import nbx_pb2 as pb
 
 CONNECT_S = 5.0
@@ -24,7 +24,7 @@ AGAIN_S = 0.2
 """Seconds before a broken stream is opened again."""
 _OWN = (("grpc.use_local_subchannel_pool", 1),)
 """Channels with the same target would share one connection."""
-_METHODS = {
+_METHODS: dict[str, tuple[str, Any]] = {
     "decide": ("/nbx.v1.DecisionService/Decide", pb.DecideReply),
     "batch": ("/nbx.v1.DecisionService/DecideBatch", pb.DecideBatchReply),
     "events": ("/nbx.v1.EventService/Record", pb.RecordReply),
@@ -61,7 +61,7 @@ class GrpcWire:
         self._streams: list[dict[str, _Stream]] = []
         self._turn = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._done: Done = lambda pending, reply: None
+        self._done: Done = nobody
 
     async def open(self, done: Done) -> None:
         """Connect; `Unavailable` when nobody answers there."""
@@ -153,9 +153,7 @@ class _Stream:
             if kind == "decide"
             else ("/nbx.v1.EventService/RecordStream", pb.RecordReply)
         )
-        self._open = channel.stream_stream(
-            path, request_serializer=_serialized, response_deserializer=reply.FromString
-        )
+        self._open = channel.stream_stream(path, request_serializer=_serialized, response_deserializer=reply.FromString)
         self._wire = wire
         self._kind = kind
         self._waiting: deque[Pending] = deque()

@@ -1,6 +1,7 @@
 """HTTP/1.1 over many connections: raw sockets and httptools, one call at a time on each connection.
 
-httpx would spend several times the CPU per request: what is to be measured is the service, and both may share a machine.
+httpx would spend several times the CPU per request: what is to be measured is the service, and both may share a
+machine.
 A call that finds every connection busy waits for the next free one; its time runs from when it was due.
 """
 
@@ -21,7 +22,7 @@ from msgspec import Struct
 
 from nbx.errors import Unavailable
 from nbx.loadtest.traffic import Request
-from nbx.loadtest.wire import Done, Pending, Reply
+from nbx.loadtest.wire import Done, Pending, Reply, nobody
 
 CONNECT_S = 5.0
 """Seconds a connection may take to be made."""
@@ -101,7 +102,7 @@ class HttpWire:
         self._connecting: set[asyncio.Task[None]] = set()
         self._closed = False
         self._refused = ""
-        self._done: Done = lambda pending, reply: None
+        self._done: Done = nobody
 
     async def open(self, done: Done) -> None:
         """Connect; `Unavailable` when nobody answers there."""
