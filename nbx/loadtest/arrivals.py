@@ -97,34 +97,35 @@ class Schedule(NamedTuple):
     length_s: float
 
 
-def pieces_of(phase: Phase) -> Iterator[Piece]:
-    """Cut a phase into pieces of constant rate.
+def pieces_of(phase: Phase, rate_factor: float = 1.0) -> Iterator[Piece]:
+    """Cut a phase into pieces of constant rate, every rate multiplied by a factor.
 
     Examples
     --------
     >>> [f"{p.name} {p.rate:g}" for p in pieces_of(Step(rate=10, peak=30, steps=3, lasts_s=Seconds(3)))]
     ['step 10/s 10', 'step 20/s 20', 'step 30/s 30']
     """
-    length = float(phase.lasts_s)
+    length, low = float(phase.lasts_s), phase.rate * rate_factor
+    high = getattr(phase, "peak", phase.rate) * rate_factor
     match phase:
         case Step():
-            for rate in np.linspace(phase.rate, phase.peak, phase.steps).tolist():
-                yield Piece(f"step {rate:.6g}/s", length / phase.steps, rate)
+            for rate in np.linspace(low, high, phase.steps).tolist():
+                yield Piece(f"step {rate:.4g}/s", length / phase.steps, rate)
         case Spike():
-            yield Piece("before the spike", phase.at, phase.rate)
-            yield Piece("spike", phase.width, phase.peak)
-            yield Piece("after the spike", length - phase.at - phase.width, phase.rate)
+            yield Piece("before the spike", phase.at, low)
+            yield Piece("spike", phase.width, high)
+            yield Piece("after the spike", length - phase.at - phase.width, low)
         case Daily():
             count = 24 * PIECES_PER_HOUR
             hours = (np.arange(count) + 0.5) / PIECES_PER_HOUR
             share = np.interp(hours, np.arange(25), (*DAY, DAY[0])) / 100
-            low = min(DAY) / 100
-            rates = phase.rate + (phase.peak - phase.rate) * (share - low) / (1 - low)
+            least = min(DAY) / 100
+            rates = low + (high - low) * (share - least) / (1 - least)
             for day in range(phase.days):
                 for rate in rates.tolist():
                     yield Piece(f"day {day + 1}", length / phase.days / count, rate)
         case _:
-            yield Piece(f"{phase.rate:.6g}/s", length, phase.rate)
+            yield Piece(f"{low:.4g}/s", length, low)
 
 
 def mean_rate(phases: Sequence[Phase]) -> float:
@@ -159,7 +160,7 @@ def schedule(
     stretches: list[Stretch] = []
     start_s = 0.0
     for number, phase in enumerate(phases, 1):
-        pieces = [Piece(p.name, p.length_s * time_factor, p.rate * rate_factor) for p in pieces_of(phase)]
+        pieces = [Piece(p.name, p.length_s * time_factor, p.rate) for p in pieces_of(phase, rate_factor)]
         ends_s = np.array([0.0, *accumulate(p.length_s for p in pieces)])
         sums = np.array([0.0, *accumulate(p.length_s * p.rate for p in pieces)])
         even = isinstance(phase, Constant) or getattr(phase, "spacing", "") == "even"

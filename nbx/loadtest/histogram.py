@@ -3,8 +3,8 @@
 Design. The layout is that of Gil Tene's HdrHistogram with three significant digits: values are whole microseconds;
 below 2048 each has a bucket of its own, then every doubling has 1024. An index is two shifts, so many values go in at
 once as arrays. Encoded it is the V2 format of that project (big-endian header, counts as zigzag LEB128 with runs of
-zeros folded, deflated, base64), so its plotters and log readers take what a report holds. Its Python port was not taken:
-it needs setuptools and pbr at run time, and takes one value at a time.
+zeros folded, deflated, base64), so its plotters and log readers take what a report holds. Its Python port was not
+taken: it needs setuptools and pbr at run time, and takes one value at a time.
 
 Always holds: a quantile is never below the exact one, and less than 0.1 % (or a microsecond) above it; adding
 histograms loses nothing.

@@ -26,9 +26,10 @@ def summary(result: LoadResult) -> Iterator[Text | Table]:
     """Say what a run showed, for a terminal."""
     for words in verdict(result):
         yield Text(words, style="bold red" if not result.valid else "")
-    table = Table(
-        "", "intended/s", "achieved/s", "p50", "p90", "p99", "p99.9", "max ms", "errors", "degraded", box=None
-    )
+    table = Table(box=None, pad_edge=False)
+    table.add_column("", no_wrap=True, min_width=18)
+    for name in ("due/s", "good/s", "p50", "p99", "p99.9", "max ms", "errors", "degraded"):
+        table.add_column(name, justify="right", no_wrap=True)
     for part in (result.total, *result.calls):
         _row(table, part)
     if len(result.stretches) > 1:
@@ -159,12 +160,12 @@ def write_page(page: str, file: Path) -> None:
 
 
 def _row(table: Table, part: Part) -> None:
-    times = (part.latency.p50_ms, part.latency.p90_ms, part.latency.p99_ms, part.latency.p999_ms, part.latency.max_ms)
+    times = (part.latency.p50_ms, part.latency.p99_ms, part.latency.p999_ms, part.latency.max_ms)
     table.add_row(
         part.name,
         f"{part.intended_rate:.1f}",
         f"{part.achieved_rate:.1f}",
-        *(f"{ms:.2f}" for ms in times),
+        *(f"{ms:.{2 if ms < 10 else 1 if ms < 100 else 0}f}" for ms in times),
         str(part.errors),
         str(part.degraded),
     )

@@ -211,7 +211,7 @@ class _Stream:
         pending = self._by_name.pop(answer.correlation, None)
         if pending is not None:
             problem = answer.WhichOneof("result") == "problem"
-            reply = Reply(answer.problem.code, ok=False) if problem else _decided(answer.reply)
+            reply = Reply(f"OK, item {answer.problem.code}", ok=False) if problem else _decided(answer.reply)
             self._wire.tell(pending, reply)
 
 
@@ -264,14 +264,16 @@ def _decided(answer: Any) -> Reply:
 
 
 def _batch(answer: Any) -> Reply:
-    if any(result.WhichOneof("result") == "problem" for result in answer.results):
-        return Reply("OK problem", ok=False)
+    for result in answer.results:
+        if result.WhichOneof("result") == "problem":
+            return Reply(f"OK, item {result.problem.code}", ok=False)
     return Reply("OK", ok=True, degraded=any(result.reply.degraded for result in answer.results))
 
 
 def _recorded(answer: Any) -> Reply:
-    if any(result.status == "rejected" for result in answer.results):
-        return Reply("OK rejected", ok=False)
+    for result in answer.results:
+        if result.status == "rejected":
+            return Reply(f"OK, event {result.problem.code}", ok=False)
     return Reply("OK", ok=True)
 
 

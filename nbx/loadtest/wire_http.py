@@ -47,12 +47,18 @@ class _Decided(Struct):
     degraded: list[str] = []
 
 
+class _Problem(Struct):
+    code: str = ""
+
+
 class _Item(Struct):
     reply: _Decided | None = None
+    problem: _Problem | None = None
 
 
 class _Result(Struct):
     status: str
+    code: str = ""
 
 
 class _Interaction(Struct):
@@ -276,8 +282,8 @@ def reply_of(request: Request, status: int, body: bytes) -> Reply:
 
     Examples
     --------
-    >>> reply_of(Request("events"), 200, b'[{"status": "rejected"}]')
-    Reply(status='200 rejected', ok=False, degraded=False, decision_id='', slot=-1)
+    >>> reply_of(Request("events"), 200, b'[{"status": "rejected", "code": "unknown"}]')
+    Reply(status='200, event unknown', ok=False, degraded=False, decision_id='', slot=-1)
     """
     if not 200 <= status < 300:
         return Reply(str(status), ok=False)
@@ -289,17 +295,19 @@ def reply_of(request: Request, status: int, body: bytes) -> Reply:
         case "decide":
             return _decided(read, str(status))
         case "interaction":
-            if any(result.status == "rejected" for result in read.events):
-                return Reply(f"{status} rejected", ok=False)
-            return _decided(read.decision, str(status))
+            return _rejected(status, read.events) or _decided(read.decision, str(status))
         case "batch":
-            if any(item.reply is None for item in read):
-                return Reply(f"{status} problem", ok=False)
+            for item in read:
+                if item.reply is None:
+                    return Reply(f"{status}, item {item.problem.code if item.problem else 'empty'}", ok=False)
             return Reply(str(status), ok=True, degraded=any(item.reply.degraded for item in read))
         case _:
-            if any(result.status == "rejected" for result in read):
-                return Reply(f"{status} rejected", ok=False)
-            return Reply(str(status), ok=True)
+            return _rejected(status, read) or Reply(str(status), ok=True)
+
+
+def _rejected(status: int, results: list[_Result]) -> Reply | None:
+    codes = [result.code for result in results if result.status == "rejected"]
+    return Reply(f"{status}, event {codes[0]}", ok=False) if codes else None
 
 
 def _decided(read: _Decided, status: str) -> Reply:
