@@ -258,8 +258,6 @@ def _faults(scenario: Scenario) -> Iterator[str]:
             yield f"mix[{number}].feedback: {model} is not declared under feedback; there is {known}"
         if isinstance(call, InteractionCall) and scenario.transport != "http":
             yield f"mix[{number}].call: interaction is there over HTTP only, transport is {scenario.transport}"
-    if all(isinstance(call, EventsCall) for call in scenario.mix) and scenario.feedback:
-        yield "feedback: nothing in the mix asks for a decision"
     for number, phase in enumerate(scenario.arrivals):
         if phase.lasts_s <= 0:
             yield f"arrivals[{number}].for: must be longer than nothing"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import ssl
 import time
 from collections import deque
@@ -117,7 +118,7 @@ class HttpWire:
             await asyncio.gather(*(self._connect() for _ in range(self._wanted)))
         except (OSError, TimeoutError) as error:
             await self.close()
-            reason = getattr(error, "strerror", "") or str(error) or type(error).__name__
+            reason = os.strerror(error.errno) if error.errno else str(error) or type(error).__name__
             raise Unavailable(f"{self._url} cannot be connected to: {reason}; is `nbx up` running?") from error
 
     def send(self, pending: Pending) -> None:
