@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from nbx.catalog.parse import parse_catalog
 from nbx.errors import SetupError
+from nbx.loadtest.arrivals import Phase
+from nbx.loadtest.draws import Customers, Delay, Draw, Hot
 from nbx.loadtest.run import Options, adapted
-from nbx.loadtest.scenario import EventsCall, Publish, parse_scenario, read_scenario
+from nbx.loadtest.scenario import (
+    Answers,
+    Call,
+    Disturbance,
+    Emitted,
+    EventsCall,
+    Expected,
+    Feedback,
+    Limits,
+    Publish,
+    Scenario,
+    parse_scenario,
+    read_scenario,
+)
 from nbx.loadtest.target import target_of
+from nbx.loadtest.wire_http import PATHS
 from nbx.settings import Settings
 
 ROOT = Path(__file__).parents[3]
@@ -128,3 +146,27 @@ def test_another_machine_is_refused_unless_it_is_allowed(url: str, grpc: str) ->
 def test_what_is_no_url_is_refused(url: str) -> None:
     with pytest.raises(SetupError, match="is no URL of a service"):
         target_of(url, "", "", Settings(), allow_remote=True)
+
+
+def test_the_reference_is_a_scenario_that_has_every_field() -> None:
+    page = (ROOT / "docs" / "loadtest.md").read_text()
+    block = re.search(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert block
+    scenario = parse_scenario(block.group(1), "docs/loadtest.md")
+    kinds = {type(part) for part in (*scenario.arrivals, *scenario.mix, *scenario.disturbances)}
+    assert kinds == {*get_args(Phase), *get_args(Call), *get_args(Disturbance)}
+    for kind in (Scenario, Customers, Feedback, Answers, Expected, Limits, Hot, Emitted, *kinds, Draw, Delay):
+        for name in kind.__struct_encode_fields__:
+            assert re.search(rf"\b{name}\b", page), f"{kind.__name__}.{name}"
+    for file in FILES:
+        assert f"`{file.stem}`" in page
+
+
+def test_the_locust_file_asks_for_what_there_is() -> None:
+    text = (ROOT / "loadtest" / "locustfile.py").read_text()
+    compile(text, "locustfile.py", "exec")
+    paths = set(re.findall(r'"(/v1/[a-z:/]+)"', text))
+    assert paths
+    assert paths <= set(PATHS.values())
+    catalog = parse_catalog((ROOT / "examples" / "retail_bank.yaml").read_text())
+    assert set(re.findall(r'visit\("(\w+)"', text)) <= {placement.name for placement in catalog.placements}
