@@ -2,10 +2,11 @@
 
     NBX_API_KEY=$(cat data/cli.key) locust -f loadtest/locustfile.py --host http://127.0.0.1:8080
 
-Mind what it measures. Locust is closed-loop: each user waits for an answer before asking again. When the service stalls,
-Locust stops sending, so the requests that would have suffered are never made and are in no percentile; under overload it
-slows down together with the service. Its latencies are those of service, not those of customers who come whatever the
-service does. Use it to explore; for numbers use `nbx loadtest browsing`, which is open-loop. docs/loadtest.md says more.
+Mind what it measures. Locust is closed-loop: each user waits for an answer before asking again. When the service
+stalls, Locust stops sending, so the requests that would have suffered are never made and are in no percentile; under
+overload it slows down together with the service. Its latencies are those of service, not those of customers who come
+whatever the service does. Use it to explore; for numbers use `nbx loadtest browsing`, which is open-loop. See
+docs/loadtest.md.
 """
 
 from __future__ import annotations

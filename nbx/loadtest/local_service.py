@@ -6,7 +6,6 @@ import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
@@ -89,7 +88,7 @@ def held(process: psutil.Process, length_s: float) -> Iterator[None]:
 
 def _name(process: psutil.Process) -> str:
     command = process.cmdline()
-    if command and Path(command[0]).name in ("valkey-server", "redis-server"):
+    if process.name() in ("valkey-server", "redis-server"):  # it writes its own title over its arguments
         return "redis"
     last = command[-1] if command else ""
     return f"api-{process.environ().get('NBX_WORKER', '0')}" if last == "api" else last

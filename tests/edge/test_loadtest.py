@@ -64,10 +64,11 @@ def loadtest(service: Running, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     return run
 
 
-def result_in(folder: Path) -> LoadResult:
+def result_in(folder: Path, ended: Ended) -> LoadResult:
     """Read what a run wrote."""
-    (file,) = folder.glob("*.json")
-    return read_result(file)
+    files = list(folder.glob("*.json"))
+    assert len(files) == 1, ended.out + ended.err
+    return read_result(files[0])
 
 
 def written(folder: Path, text: str = SCENARIO) -> str:
@@ -82,7 +83,7 @@ def test_a_run_measures_every_call_and_ends_by_itself(
 ) -> None:
     ended = loadtest(written(tmp_path), "--transport", transport, "--out", str(tmp_path))
     assert ended.code == 0, ended.out + ended.err
-    result = result_in(tmp_path)
+    result = result_in(tmp_path, ended)
     assert result.transport == transport
     assert result.total.due - result.calls[-1].due == pytest.approx(180, abs=70)  # Poisson
     assert (result.total.errors, result.total.ok) == (0, result.total.due)
@@ -114,11 +115,15 @@ def test_a_held_process_and_a_paused_redis_are_seen_and_go_on(
     text = SCENARIO.replace(
         "expect:",
         "disturbances:\n- {do: stop, process: learner, at: 500ms, for: 1s}\n"
-        "- {do: pause_redis, at: 1s, for: 600ms}\nexpect:",
+        "- {do: pause_redis, at: 1s, for: 600ms}\n- {do: stop, process: redis, at: 2s, for: 200ms}\nexpect:",
     )
-    loadtest(written(tmp_path, text), "--out", str(tmp_path), "--rate", "40")
-    result = result_in(tmp_path)
-    assert [happened.words for happened in result.happened] == ["learner held for 1 s", "Redis paused for 600 ms"]
+    ended = loadtest(written(tmp_path, text), "--out", str(tmp_path), "--rate", "40")
+    result = result_in(tmp_path, ended)
+    assert [happened.words for happened in result.happened] == [
+        "learner held for 1 s",
+        "Redis paused for 600 ms",
+        "redis held for 200 ms",
+    ]
     assert (
         result.total.latency.max_ms > 300
     )  # those due while Redis was away waited, or were degraded at their deadline
@@ -180,7 +185,7 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_our_scenarios_run(loadtest: Command, bank: Running, tmp_path: Path, file: Path) -> None:
     ended = loadtest(str(file), "--rate", "20", "--duration", "6s", "--out", str(tmp_path), of=bank)
-    result = result_in(tmp_path)
+    result = result_in(tmp_path, ended)
     assert result.total.errors == 0, ended.out
     assert result.total.ok == result.total.due > 60
     assert len(result.happened) == {"publish": 5, "learner_down": 1, "redis_pause": 2}.get(file.stem, 0)
