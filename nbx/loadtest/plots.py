@@ -15,6 +15,8 @@ from nbx.loadtest.histogram import Histogram
 
 WIDTH, HEIGHT = 720, 270
 LEFT, RIGHT, TOP, BOTTOM = 62, 14, 30, 40
+LEAST = 1e-3
+"""Least value that a logarithmic axis tells apart: a microsecond, in milliseconds."""
 LINES = 4
 """Colours that the style sheet has."""
 
@@ -64,7 +66,7 @@ def logarithmic(values: Iterable[float], label: str) -> Axis:
     >>> [text for _, text in logarithmic([0.4, 20.0], "ms").ticks]
     ['0.1', '1', '10', '100']
     """
-    positive = [value for value in values if value > 0] or [1.0]
+    positive = [max(value, LEAST) for value in values if value > 0] or [1.0]
     low = math.floor(math.log10(min(positive)))
     high = max(low + 1, math.ceil(math.log10(max(positive)) - 1e-9))
 
