@@ -20,6 +20,7 @@ from rich.table import Table
 
 from nbx.cli_catalog import catalog_app
 from nbx.cli_explain import decisions_explain
+from nbx.cli_loadtest import loadtest_app
 from nbx.cli_options import AsJson, Url, err, out
 from nbx.cli_options import client_of as _client
 from nbx.cli_options import read_settings as _settings
@@ -59,6 +60,7 @@ add_verify(log_app)
 app.add_typer(report_app, name="report")
 report_app.command("roi")(report_roi)
 attach(log_app, decisions_app)
+app.add_typer(loadtest_app, name="loadtest")
 
 Since = Annotated[str, typer.Option(help="Epoch ms, RFC 3339, or a time ago such as 24h; default 30 days ago.")]
 Until = Annotated[str, typer.Option(help="The same; default now.")]

@@ -97,7 +97,7 @@ def test_the_layout_in_the_design_is_the_layout() -> None:
     assert block
     named = set(re.findall(r"[a-z_0-9]+\.(?:py|lua)", block.group(1)))
     there = {p.name for p in (ROOT / "nbx").rglob("*") if p.suffix in (".py", ".lua") and "v1" not in p.parts}
-    folders = {"demo", "backtest"}
+    folders = {"demo", "backtest", "loadtest"}
     listed = {p.name for p in SOURCES if p.parent.name not in folders} | {"commit.lua"}
     assert named - there == set(), "named in the design, not there"
     assert listed - named - {"__init__.py"} == set(), "there, not named in the design"
