@@ -28,7 +28,7 @@ def summary(result: LoadResult) -> Iterator[Text | Table]:
         yield Text(words, style="bold red" if not result.valid else "")
     table = Table(box=None, pad_edge=False)
     table.add_column("", no_wrap=True, min_width=18)
-    for name in ("due/s", "good/s", "p50", "p99", "p99.9", "max ms", "errors", "degraded"):
+    for name in ("due/s", "good/s", "p50", "p99", "p99.9", "max ms", "err.", "degr."):
         table.add_column(name, justify="right", no_wrap=True)
     for part in (result.total, *result.calls):
         _row(table, part)
