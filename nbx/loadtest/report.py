@@ -59,7 +59,7 @@ def verdict(result: LoadResult) -> list[str]:
         words.append("NOT VALID, it was interrupted before its end")
     total = result.total
     words.append(
-        f"{result.scenario}: {total.due} calls in {result.length_s:g} s, {total.intended_rate:.1f}/s intended, "
+        f"{result.scenario}: {total.due} calls in {result.length_s:.4g} s, {total.intended_rate:.1f}/s intended, "
         f"{total.achieved_rate:.1f}/s achieved, {total.errors} errors, {total.degraded} degraded"
     )
     return words
