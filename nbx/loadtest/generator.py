@@ -83,6 +83,11 @@ class Generator:
         return (time.perf_counter_ns() - self._start_ns) / 1e9
 
     @property
+    def length_s(self) -> float:
+        """Seconds in which calls were due: shorter than the schedule when it was stopped."""
+        return self._end_ns / 1e9
+
+    @property
     def sent(self) -> int:
         """Calls that were sent or wait for a connection."""
         return self.records.answered + len(self._under_way)

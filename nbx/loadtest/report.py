@@ -28,7 +28,7 @@ def summary(result: LoadResult) -> Iterator[Text | Table]:
         yield Text(words, style="bold red" if not result.valid else "")
     table = Table(box=None, pad_edge=False)
     table.add_column("", no_wrap=True, min_width=18)
-    for name in ("due/s", "good/s", "p50", "p99", "p99.9", "max ms", "errors", "degraded"):
+    for name in ("due/s", "good/s", "p50", "p99", "p99.9", "max ms", "err.", "degr."):
         table.add_column(name, justify="right", no_wrap=True)
     for part in (result.total, *result.calls):
         _row(table, part)
@@ -59,7 +59,7 @@ def verdict(result: LoadResult) -> list[str]:
         words.append("NOT VALID, it was interrupted before its end")
     total = result.total
     words.append(
-        f"{result.scenario}: {total.due} calls in {result.length_s:g} s, {total.intended_rate:.1f}/s intended, "
+        f"{result.scenario}: {total.due} calls in {result.length_s:.4g} s, {total.intended_rate:.1f}/s intended, "
         f"{total.achieved_rate:.1f}/s achieved, {total.errors} errors, {total.degraded} degraded"
     )
     return words

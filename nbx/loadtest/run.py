@@ -105,12 +105,14 @@ def run_load(
     with contextlib.closing(disturbances), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         machine_busy = runner.run(_send(generator, traffic, disturbances, target))
     rows = generator.records.rows()
-    total = part_of(rows, "all calls", np.ones(len(rows.ok), bool), 0.0, when.length_s)
+    length_s = generator.length_s
+    total = part_of(rows, "all calls", np.ones(len(rows.ok), bool), 0.0, length_s)
+    stretches = [s._replace(end_s=min(s.end_s, length_s)) for s in when.stretches if s.start_s < length_s]
     return LoadResult(
         scenario=scenario.scenario,
         scenario_text=read.text,
         started_ms=started_ms,
-        length_s=when.length_s,
+        length_s=length_s,
         transport=scenario.transport,
         target=target.url if scenario.transport == "http" else target.grpc,
         connections=_connections(scenario),
@@ -119,9 +121,9 @@ def run_load(
         time_factor=time_factor,
         customers=len(np.unique(traffic.customer)),
         total=total,
-        calls=parts_by_call(rows, [*scenario.names(), FEEDBACK], when.length_s),
-        stretches=parts_by_stretch(rows, when.stretches),
-        series=series_of(rows, when.length_s),
+        calls=parts_by_call(rows, [*scenario.names(), FEEDBACK], length_s),
+        stretches=parts_by_stretch(rows, stretches),
+        series=series_of(rows, length_s),
         generator=generator_report(
             rows,
             scenario.generator,
