@@ -98,9 +98,9 @@ def test_a_release_is_compiled_once_for_all_who_wait_and_beside_the_loop(monkeyp
     threads: list[str] = []
 
     class Told(Plan):
-        def __init__(self, catalog: Catalog, release: int) -> None:
+        def __init__(self, catalog: Catalog, release: int, digest: str = "") -> None:
             threads.append(threading.current_thread().name)
-            super().__init__(catalog, release)
+            super().__init__(catalog, release, digest)
 
     monkeypatch.setattr(module, "Plan", Told)
 
