@@ -161,17 +161,20 @@ class Archiving:
         """Archive what there was at a look, and trim."""
         self.attempts += 1
         await self.archiver.open()
-        kept = dict(look.lengths)
         more = True
         while more:
             rows = await self.archiver.segment(look.ends)
             ARCHIVED.inc(rows)
             more = rows > 0
             for partition, count in (await self._trimmer.trim(self.archiver.last, self._clock.now_ms())).items():
-                kept[partition] -= count
                 TRIMMED.inc(count)
-        self._kept = kept
-        self._kept |= dict.fromkeys(await self._scrubber.turn(), 0)
+                for each in self._looks:  # later ones too: when they are used, this is gone
+                    each.lengths[partition] -= count
+        self._kept = dict(look.lengths)
+        for partition in await self._scrubber.turn():  # what came meanwhile is counted as waiting once too often
+            self._kept[partition] = 0
+            for each in self._looks:
+                each.lengths[partition] = 0
 
     async def _failed(self, why: str) -> None:
         self.archiver.close()

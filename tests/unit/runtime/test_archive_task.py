@@ -191,3 +191,21 @@ def test_what_redis_might_still_lose_is_not_archived(redis_url: str, tmp_path: P
         settling.archiving.archiver.close()
 
     on_keeper(redis_url, tmp_path / "archive", work)
+
+
+def test_what_waits_is_counted_whatever_is_trimmed_between_two_looks(redis_url: str, tmp_path: Path) -> None:
+    async def work(keeper: Keeper) -> None:
+        settling = Keeper(keeper.world, settled_s=0.02)
+        for _ in range(4):
+            await keeper.fill()
+            while await keeper.live():
+                await settling.turn(300)
+            attempts = settling.archiving.attempts
+            while settling.archiving.attempts < attempts + 2:
+                await settling.turn(300)
+        await keeper.fill()
+        await settling.turn()
+        assert metric("nbx_archive_behind_rows") == ALL
+        settling.archiving.archiver.close()
+
+    on_keeper(redis_url, tmp_path / "archive", work)
