@@ -95,6 +95,7 @@ class Archiving:
             clock=clock,
         )
         self._trimmer = Trimmer(connection, partitions=partitions, keep_s=settings.log_keep_s)
+        self._unscrubbed = ""
         self._scrubber = Scrubber(connection, store, settings, clock, self.archiver, self._trimmer)
         self._kept: dict[int, int] = {}
         """Partition → entries of its stream that are archived, as of the last time all was."""
@@ -168,7 +169,22 @@ class Archiving:
                 kept[partition] -= count
                 TRIMMED.inc(count)
         self._kept = kept
-        self._kept |= dict.fromkeys(await self._scrubber.turn(), 0)
+        self._kept |= dict.fromkeys(await self._scrub(), 0)
+
+    async def _scrub(self) -> frozenset[int]:
+        """Go on with erasures; what stops them does not stop the archive."""
+        try:
+            emptied = await self._scrubber.turn()
+        except (Overtaken, Unavailable):
+            raise
+        except Exception as error:  # noqa: BLE001 - such as a segment that cannot be read
+            self.archiver.close()
+            if str(error) != self._unscrubbed:
+                log.error("erasures cannot be finished: %s: %s", type(error).__name__, error)
+            self._unscrubbed = str(error)
+            return frozenset()
+        self._unscrubbed = ""
+        return emptied
 
     async def _failed(self, why: str) -> None:
         self.archiver.close()
