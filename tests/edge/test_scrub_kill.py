@@ -155,5 +155,6 @@ def test_killed_on_the_way_the_next_turn_ends_it(redis_url: str, tmp_path: Path)
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(3_600)
 def test_killed_at_any_line_the_next_turn_ends_it(redis_url: str, tmp_path: Path) -> None:
     assert storm(redis_url, tmp_path / "archive", None) > 100
