@@ -95,6 +95,7 @@ class Archiving:
             clock=clock,
         )
         self._trimmer = Trimmer(connection, partitions=partitions, keep_s=settings.log_keep_s)
+        self._unscrubbed = ""
         self._scrubber = Scrubber(connection, store, settings, clock, self.archiver, self._trimmer)
         self._kept: dict[int, int] = {}
         """Partition → entries of its stream that are archived, as of the last time all was."""
@@ -171,10 +172,25 @@ class Archiving:
                 for each in self._looks:  # later ones too: when they are used, this is gone
                     each.lengths[partition] -= count
         self._kept = dict(look.lengths)
-        for partition in await self._scrubber.turn():  # what came meanwhile is counted as waiting once too often
+        for partition in await self._scrub():  # what came meanwhile is counted as waiting once too often
             self._kept[partition] = 0
             for each in self._looks:
                 each.lengths[partition] = 0
+
+    async def _scrub(self) -> frozenset[int]:
+        """Go on with erasures; what stops them does not stop the archive."""
+        try:
+            emptied = await self._scrubber.turn()
+        except (Overtaken, Unavailable):
+            raise
+        except Exception as error:  # noqa: BLE001 - such as a segment that cannot be read
+            self.archiver.close()
+            if str(error) != self._unscrubbed:
+                log.error("erasures cannot be finished: %s: %s", type(error).__name__, error)
+            self._unscrubbed = str(error)
+            return frozenset()
+        self._unscrubbed = ""
+        return emptied
 
     async def _failed(self, why: str) -> None:
         self.archiver.close()

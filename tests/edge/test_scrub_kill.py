@@ -151,9 +151,10 @@ async def killed(world: Erasing, victim: Victim, line: Line) -> None:
 
 
 def test_killed_on_the_way_the_next_turn_ends_it(redis_url: str, tmp_path: Path) -> None:
-    assert storm(redis_url, tmp_path / "archive", 8) > 100
+    assert storm(redis_url, tmp_path / "archive", 5) > 100
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(3_600)
 def test_killed_at_any_line_the_next_turn_ends_it(redis_url: str, tmp_path: Path) -> None:
     assert storm(redis_url, tmp_path / "archive", None) > 100
