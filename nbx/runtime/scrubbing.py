@@ -145,7 +145,12 @@ class Scrubber:
         Unavailable, Overtaken, OSError, …
             As the archiver. What was done stays done, and the rest is done by the next turn.
         """
-        waiting = [each for each in await self._waiting() if not each.done_ms]
+        waiting = []
+        for receipt in await self._waiting():
+            if receipt.done_ms:
+                await self._disarm(receipt)  # it was killed in between
+            else:
+                waiting.append(receipt)
         if not waiting:
             return frozenset()
         ready = await self._ready([each for each in waiting if not each.rewritten_ms])
@@ -393,7 +398,6 @@ class Scrubber:
     async def _finish(self, receipt: Receipt) -> None:
         stays = STAYS if not self._settings.redis_url else (*STAYS, EXTERNAL)
         now_ms = self._clock.now_ms()
-        await self._keep(structs.replace(receipt, status="done", done_ms=now_ms, remains=stays))
         details: dict[str, str | int] = {
             "erasure": receipt.erasure_id,
             "customer": receipt.customer_id,
@@ -402,6 +406,10 @@ class Scrubber:
         }
         change = Change(at_ms=now_ms, who="nbx keeper", what="erasure_done", details=details)
         await self._connection.execute("XADD", ADMIN_LOG, "*", "e", msgspec.json.encode(change), timeout_ms=TIMEOUT_MS)
+        await self._keep(structs.replace(receipt, status="done", done_ms=now_ms, remains=stays))
+        await self._disarm(receipt)
+
+    async def _disarm(self, receipt: Receipt) -> None:
         keys = partition_keys(decision_ref(receipt.erasure_id).partition)
         await self._connection.execute("ZREM", keys.timers, scrub_timer(receipt.erasure_id), timeout_ms=TIMEOUT_MS)
 
