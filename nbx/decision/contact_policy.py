@@ -70,11 +70,11 @@ class Contacts:
 
         Each exposure counts until its whole second has left the window, each open reservation until it ends.
         """
-        since_s = (self._now_ms - limit.per_ms) // 1000
+        first_s = (self._now_ms - limit.per_ms) // 1000
         leaving = [
             (at_s + 1) * 1000 + limit.per_ms
             for times in self._times(scope)
-            for at_s in times[bisect_left(times, since_s) :]
+            for at_s in times[bisect_left(times, first_s) :]
         ]
         leaving += [each.until_ms for each in self._state.reserved.values() if self._counts(each, scope)]
         over = len(leaving) - limit.max

@@ -25,7 +25,9 @@ WITHIN_S = 60.0
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running(tmp_path_factory.mktemp("archive"), archive_interval_s=1, log_keep_s=0, partitions=4) as started:
+    with running(
+        tmp_path_factory.mktemp("archive"), archive_interval_s=1, log_keep_s=0, erased_keep_s=1, partitions=4
+    ) as started:
         yield started
 
 

@@ -271,7 +271,8 @@ def test_another_content_type_is_no_excuse(service: Running, path: str, kind: st
     [
         ("GET", "/nowhere", 404, "route_unknown"),
         ("GET", "/v1/../../etc/passwd", 404, "route_unknown"),
-        ("GET", DECIDE, 405, "method_not_allowed"),
+        ("PUT", DECIDE, 405, "method_not_allowed"),
+        ("GET", f"{DECIDE}?since=soon", 400, "time_invalid"),
         ("DELETE", EVENTS, 405, "method_not_allowed"),
         ("GET", "/v1/decisions/x", 400, "decision_id_invalid"),
         ("GET", "/v1/decisions/fff00000000000000000000000", 404, "decision_unknown"),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import httpx
 
 WORKERS, READERS, TURNS, REPLIES, GIVEN = 2, 16, 4, 25, 3
-WITHIN_S = 10.0
+WITHIN_S = 60.0
 CATALOG = """
 catalog: owing
 placements:
@@ -32,7 +32,7 @@ actions:
   loan: {group: loans, value: 40, gives: [x], treatments: {t: {placements: [web, desk]}}}
   tips: {group: help, class: service, value: 9, treatments: {t: {placements: [web, desk]}}}
 experience: {floor: -100000}
-exploration: {floor: 0.05}
+exploration: {floor: 0.3}
 """
 PLASTIC = {"gold", "travel"}
 OTHERS = ["loan", "tips"]

@@ -26,7 +26,7 @@ from nbx.experience.entries import (
     TimerEntry,
     decode_entry,
 )
-from nbx.experience.erasure import ErasureService
+from nbx.experience.erasure import SCRUB_AT_MS, ErasureService
 from nbx.experience.fold import fold
 from nbx.experience.holdout import assignment
 from nbx.experience.identity import absorb, stricter
@@ -919,7 +919,7 @@ def test_erasing_a_customer_erases_every_id(asked: str) -> None:
         assert desk.state(name) == CustomerState()
         with pytest.raises(Unknown):
             run(service.erase(name))
-    timers = [t for p in range(PARTITIONS) for t in run(desk.store.due(p, 2**53, 100))]
+    timers = [t for p in range(PARTITIONS) for t in run(desk.store.due(p, SCRUB_AT_MS - 1, 100))]
     assert timers == []
     desk.record("page_view", customer_id="cookie")
     assert desk.state("cookie").aggregates
@@ -955,7 +955,7 @@ def test_what_an_erased_alias_had_yet_to_hand_over_does_not_come_back() -> None:
     run(erasures(desk)._erase_alias("cookie", ""))
     assert run(desk.events.merging._deliver(link, root.customer_id, lambda: 1.0)) is False
     assert (desk.state("cookie"), desk.state()) == (CustomerState(), before)
-    assert run(desk.store.due(partition_of("cookie", PARTITIONS), 2**53, 10)) == []
+    assert run(desk.store.due(partition_of("cookie", PARTITIONS), SCRUB_AT_MS - 1, 10)) == []
 
 
 async def _read(desk: Desk, customer: str) -> Any:
