@@ -14,8 +14,6 @@ from urllib.parse import quote
 
 import msgspec
 import typer
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 from rich.table import Table
 
 from nbx.cli_catalog import catalog_app
@@ -113,6 +111,8 @@ def up(
 
 async def _first_start(settings: Settings, draft: Checked | None) -> None:
     """Make the first API key and publish the given catalog, where there are none; say where everything is."""
+    from redis.asyncio import Redis
+
     from nbx.api.auth import create_key, list_keys
     from nbx.catalog.releases import Source, current_number, publish
     from nbx.local_key import KEY_FILE, store_key
@@ -559,6 +559,9 @@ def keys_revoke(key_id: str) -> None:
 
 
 def _on_redis(work: Callable[[Any], Awaitable[T]]) -> T:
+    from redis.asyncio import Redis
+    from redis.exceptions import RedisError
+
     settings = _settings()
 
     async def run() -> T:

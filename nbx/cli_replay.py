@@ -10,7 +10,7 @@ import typer
 
 from nbx.cli_options import AsJson, Url, client_of, err, out, read_settings, show
 from nbx.clock import SystemClock
-from nbx.decision.replay import Replay
+from nbx.decision.replayed import Replay
 from nbx.errors import SetupError
 
 if TYPE_CHECKING:

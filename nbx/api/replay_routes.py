@@ -13,7 +13,8 @@ from litestar.params import Parameter
 from nbx.audit.history import find_decision
 from nbx.audit.verdicts import Grounds, judged
 from nbx.build import current_build
-from nbx.decision.replay import Replay, replay
+from nbx.decision.replay import replay
+from nbx.decision.replayed import Replay
 from nbx.errors import TooLarge, Unavailable
 from nbx.features.builds import noted_builds
 from nbx.limits import REPLAY_ENTRIES, REPLAY_S

@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 from nbx.decision.examples import ExampleResult
-from nbx.decision.replay import Replay
+from nbx.decision.replayed import Replay
 from nbx.features.schema import Value
 
 

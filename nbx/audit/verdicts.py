@@ -17,7 +17,8 @@ from typing import Literal
 from msgspec import Struct, structs
 
 from nbx.build import Build
-from nbx.decision.replay import Difference, Replay, Verdict, replay
+from nbx.decision.replay import replay
+from nbx.decision.replayed import Difference, Replay, Verdict
 from nbx.experience.entries import DecisionEntry
 
 EXCUSED: frozenset[Verdict] = frozenset({"release_changed", "code_changed", "library_changed"})

@@ -21,7 +21,7 @@ from nbx.decision.contact_policy import Contacts, shared_limits
 from nbx.decision.degraded import degraded_entry
 from nbx.decision.messages import DecideRequest
 from nbx.decision.record import decision_entry
-from nbx.decision.replay import Difference
+from nbx.decision.replayed import Difference
 from nbx.experience.entries import FACTORS, DecisionEntry, Spent
 from nbx.features.state import CustomerState
 

@@ -23,7 +23,7 @@ from nbx.bandits.snapshot import BoundModel, Snapshot, bind, decode_snapshot, en
 from nbx.build import Build
 from nbx.catalog.plan import Plan
 from nbx.decision.recompute import BARE, decide_again, degrade_again, differences
-from nbx.decision.replay import Difference, Replay
+from nbx.decision.replayed import Difference, Replay
 from nbx.decision.serving import Serving
 from nbx.errors import NotReady, TooLarge
 from nbx.experience.entries import DecisionEntry, Entry, decode_entry

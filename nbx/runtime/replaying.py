@@ -22,7 +22,8 @@ from nbx.audit.verdicts import Grounds, ReplayReport, judged
 from nbx.audit.whole_log import WholeLog
 from nbx.bandits import kernels_learning
 from nbx.build import current_build
-from nbx.decision.replay import Replay, replay
+from nbx.decision.replay import replay
+from nbx.decision.replayed import Replay
 from nbx.decision.warm_up import warm_up
 from nbx.errors import Unknown
 from nbx.experience.entries import DecisionEntry, decode_entry

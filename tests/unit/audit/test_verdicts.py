@@ -9,7 +9,8 @@ from msgspec import structs
 
 from nbx.audit.verdicts import BEFORE, FIRST, Grounds, ReplayReport, excused, judge, judged, notes
 from nbx.build import Build
-from nbx.decision.replay import Difference, Replay, Verdict, replay
+from nbx.decision.replay import replay
+from nbx.decision.replayed import Difference, Replay, Verdict
 from nbx.decision.warm_up import warm_up
 from nbx.experience.entries import DecisionEntry
 from tests.worlds import Desk

@@ -25,7 +25,7 @@ from nbx.catalog.releases import publish
 from nbx.clock import ManualClock
 from nbx.decision.ledger import Ledger
 from nbx.decision.messages import DecideRequest
-from nbx.decision.replay import Replay
+from nbx.decision.replayed import Replay
 from nbx.decision.service import DecisionService
 from nbx.decision.serving import Serving
 from nbx.decision.warm_up import warm_up

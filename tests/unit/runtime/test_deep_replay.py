@@ -18,7 +18,7 @@ from nbx.audit.reading import Window
 from nbx.bandits.learner import LearnedSites
 from nbx.bandits.snapshot import encode
 from nbx.build import Build, current_build
-from nbx.decision.replay import Replay
+from nbx.decision.replayed import Replay
 from nbx.decision.serving import Serving
 from nbx.errors import TooLarge
 from nbx.experience.entries import DecisionEntry, Entry, EventEntry, ProfileEntry
