@@ -110,7 +110,7 @@ class Desk:
             self,
             self.clock,
             partitions=PARTITIONS,
-            deadline_ms=1000,
+            deadline_ms=10_000,  # the first decision of a process loads the kernels
             request_ttl_ms=DAY_MS,
             salt="test",
         )

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from nbx.decision.service import DecisionService
 from nbx.errors import Unavailable
-from nbx.experience.entries import Event
+from nbx.experience.entries import DecisionEntry, Event
 from nbx.experience.service import EventService
+
+AT_ONCE = 64
+"""Decisions logged together: a service that was late for hundreds a second must not fall behind with telling."""
 
 
 async def recover(decisions: DecisionService, events: EventService) -> int:
@@ -16,15 +21,11 @@ async def recover(decisions: DecisionService, events: EventService) -> int:
     applied the report is refused as unknown, and that is all.
     """
     written = 0
-    # taken before it is written: a queue that overflows meanwhile drops its oldest, which must not be another one
     while decisions.degraded:
-        entry = decisions.degraded.popleft()
-        try:
-            await decisions.log_degraded(entry)
-        except Unavailable:
-            decisions.degraded.appendleft(entry)
+        done, more = await _log(decisions)
+        written += done
+        if not more:
             return written
-        written += 1
     while decisions.uncertain:
         decision_id, customer_id, slots = decisions.uncertain.popleft()
         try:
@@ -34,6 +35,27 @@ async def recover(decisions: DecisionService, events: EventService) -> int:
             return written
         written += 1
     return written
+
+
+async def _log(decisions: DecisionService) -> tuple[int, bool]:
+    """Log the oldest that wait, each customer's one after the other; returns how many, and whether to go on."""
+    # taken before they are written: a queue that overflows meanwhile drops its oldest, which must not be others
+    waiting, taken = decisions.degraded, dict[str, DecisionEntry]()
+    while waiting and len(taken) < AT_ONCE and waiting[0].customer_id not in taken:
+        entry = waiting.popleft()
+        taken[entry.customer_id] = entry
+    entries = list(taken.values())
+    try:
+        told = await asyncio.gather(*map(decisions.log_degraded, entries), return_exceptions=True)
+    except BaseException:  # cancelled: what was written is found to be there when it is tried again
+        waiting.extendleft(reversed(entries))
+        raise
+    left = [entry for entry, fault in zip(entries, told, strict=True) if isinstance(fault, Unavailable)]
+    waiting.extendleft(reversed(left))
+    for fault in told:
+        if isinstance(fault, BaseException) and not isinstance(fault, Unavailable):
+            raise fault
+    return len(entries) - len(left), not left
 
 
 def _withdrawn(decision_id: str, customer_id: str, slot: int) -> Event:

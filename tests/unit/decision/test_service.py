@@ -123,6 +123,22 @@ def test_without_state_the_declared_default_is_shown_and_logged_later() -> None:
     assert replay(entry).same
 
 
+@pytest.mark.parametrize("failing", ["before", "after"])
+def test_many_that_wait_are_logged_each_once_and_each_customers_in_order(failing: str) -> None:
+    desk = Desk()
+    desk.store.failing_reads = 150
+    made = [desk.decide(f"c{number % 40}").decision_id for number in range(150)]
+    setattr(desk.store, f"failing_commits_{failing}", 5)
+    assert run(recover(desk.decisions, desk.events)) == 35, "the store is away again within the first forty"
+    assert len(desk.decisions.degraded) == 115
+    assert run(recover(desk.decisions, desk.events)) == 115
+    logged = [entry.decision_id for entry in decisions(desk)]
+    assert sorted(logged) == sorted(made)
+    for customer in range(40):
+        own = [decision_id for number, decision_id in enumerate(made) if number % 40 == customer]
+        assert [decision_id for decision_id in logged if decision_id in own] == own
+
+
 def test_a_placement_without_default_is_silent_and_an_excluded_default_is_not_shown() -> None:
     desk = Desk()
     desk.store.failing_reads = 2
