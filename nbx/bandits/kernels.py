@@ -42,7 +42,7 @@ TOLERANCE = 1.3e-4
 HIDDEN = 5e-3
 """Bound on what a cell may hide from that. Of 24,000 nasty configurations 99 % are within 0.0003 of total variation and
 the worst is at 0.0015, at 0.0019 after climbing on from the worst; with 0.01 here climbing gets to 0.004."""
-STEEP = 1.0
+STEEP = 0.7
 """Standard deviations by which a candidate has to move within half a cell to hide anything from its midpoint."""
 QUANTILE = 5.0
 """Standard deviations beyond which a candidate's mass (2.9e-7) is left out."""
