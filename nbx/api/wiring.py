@@ -37,7 +37,8 @@ from nbx.settings import Settings
 
 TIMEOUT_MS = 2_000.0
 TEND_S = 0.2
-"""Between two looks at the leases of budgets (they idle for two seconds at most and last five) and at what was counted."""
+"""Between two looks at the leases of budgets, which idle for two seconds at most and last five, and at what was
+counted."""
 
 
 @dataclass

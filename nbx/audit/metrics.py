@@ -106,7 +106,6 @@ REDIS_FULL_RATIO = Gauge(
 )
 
 
-
 class _Tallied:
     """A histogram's observations since it was last told of them."""
 

@@ -83,7 +83,5 @@ def relationship_features(state: CustomerState, now_ms: int, policy: ExperienceP
         "given": max(amount_at(state.given, now_ms, policy), 0.0),
         "obligations": float(len(open_topics(state, now_ms, policy))),
         "promises_broken": float(sum([each.broken for each in promises])),
-        "promises_open": float(
-            sum([bool(each.due_ms) and not each.broken and not each.kept_ms for each in promises])
-        ),
+        "promises_open": float(sum([bool(each.due_ms) and not each.broken and not each.kept_ms for each in promises])),
     }
