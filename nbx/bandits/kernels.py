@@ -332,7 +332,8 @@ def _column(t: float, reach: float, field: F64, work: F64, bits: U64, column: F6
         piece = np.uint64(place[at, i])
         u = place[at, i] - np.float64(np.int64(piece))
         column[at, i] = _LN_PHI[piece, 0] + u * (_LN_PHI[piece, 1] + u * (_LN_PHI[piece, 2] + u * _LN_PHI[piece, 3]))
-    return _sum(column, at)
+    total: float = _sum(column, at)
+    return total
 
 
 @_compile
@@ -347,7 +348,8 @@ def _moved(left: float, right: float, column: F64, mid: int, end: int, work: F64
     """Total variation between a cell's shares and the sum of its halves'; the cell begins at column 0."""
     for i in range(column.shape[1]):
         work[0, i] = abs(left * (column[mid, i] - column[0, i]) + right * (column[end, i] - column[mid, i]))
-    return 0.5 * _sum(work, 0)
+    total: float = _sum(work, 0)
+    return 0.5 * total
 
 
 @_compile
@@ -361,7 +363,7 @@ def _bound(mass: float, rise: float, column: F64, place: F64, start: int, end: i
     for i in range(n):
         steep = place[end, i] - place[start, i] > STEEP * _STEPS
         work[0, i] = column[end, i] - column[start, i] if steep else 0.0
-    among = _sum(work, 0)
+    among: float = _sum(work, 0)
     if mass * among < 0.1 * TOLERANCE:
         return mass * among
     largest = 0.0
