@@ -8,14 +8,16 @@ from prometheus_client import CollectorRegistry, Histogram
 from nbx.audit.metrics import STAGE_S, exposition, observe_decision, totals
 from nbx.decision.messages import DecideRequest
 from nbx.decision.stages import STAGES, Stages
+from nbx.decision.warm_up import warm_up
 from nbx.experience.entries import DecisionEntry
 from tests.worlds import Desk, run
 
 
 def decided() -> DecisionEntry:
-    """Return the record of a decision."""
+    """Return the record of a decision, made with kernels that are there."""
+    warm_up()
     desk = Desk()
-    run(desk.decisions.decide(DecideRequest(customer_id="anna", placement="hero")))
+    run(desk.decisions.decide(DecideRequest(customer_id="anna", placement="hero", deadline_ms=10_000)))
     (entry,) = [entry for entry in desk.log() if isinstance(entry, DecisionEntry)]
     return entry
 
