@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from nbx.api.auth import KeyRing, list_keys
 from nbx.api.tracing import Tracing
 from nbx.audit.customer_log import CustomerLog
-from nbx.audit.metrics import observe_outcome
+from nbx.audit.metrics import flush, observe_outcome
 from nbx.audit.slow_decisions import SlowDecisions
 from nbx.audit.whole_log import WholeLog
 from nbx.build import current_build
@@ -37,7 +37,8 @@ from nbx.settings import Settings
 
 TIMEOUT_MS = 2_000.0
 TEND_S = 0.2
-"""Between two looks at the leases of budgets: they idle for two seconds at most and last five."""
+"""Between two looks at the leases of budgets, which idle for two seconds at most and last five, and at what was
+counted."""
 
 
 @dataclass
@@ -79,6 +80,7 @@ class Services:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        flush()
         waiting = len(self.decisions.degraded)
         if waiting and await recover(self.decisions, self.events) < waiting:
             log.error("%d degraded decisions could not be logged: Redis is away", len(self.decisions.degraded))
@@ -89,6 +91,7 @@ class Services:
 
     async def _tend(self, stop: asyncio.Event) -> None:
         while not await pause(stop, TEND_S):
+            flush()
             try:
                 await self.ledger.tend(self.clock.now_ms())
             except Unavailable:

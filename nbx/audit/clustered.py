@@ -14,7 +14,6 @@ import math
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 from nbx.audit.intervals import wilson
 
@@ -169,4 +168,6 @@ def half_width(influence: F64, who: I64) -> float | None:
     if customers < 2:
         return None
     squares = float(np.square(np.bincount(who, weights=influence)).sum())
+    from scipy.special import stdtrit  # heavy: not where decisions are served, until somebody asks
+
     return float(stdtrit(customers - 1, 0.975)) * math.sqrt(squares * customers / (customers - 1))

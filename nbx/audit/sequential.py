@@ -30,7 +30,6 @@ from typing import NamedTuple
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
-from scipy.special import gammaln, lambertw
 
 from nbx.audit.intervals import Z95
 
@@ -99,6 +98,8 @@ def rho_squared(alpha: float = ALPHA, tuned: float = TUNED) -> float:
     >>> round(rho_squared() * TUNED, 3)
     8.212
     """
+    from scipy.special import lambertw  # heavy: not where decisions are served, until somebody asks
+
     return float(-lambertw(-(alpha**2) / math.e, -1).real - 1.0) / tuned
 
 
@@ -267,5 +268,7 @@ def against_shares(counts: NDArray[np.int64], shares: F64) -> float:
     True
     """
     prior, n = 1_000.0 * shares, float(counts.sum())
+    from scipy.special import gammaln  # heavy: not where decisions are served, until somebody asks
+
     log = gammaln(prior.sum()) - gammaln(prior.sum() + n) + float((gammaln(prior + counts) - gammaln(prior)).sum())
     return math.exp(min(float(log - (counts * np.log(shares)).sum()), 700.0))

@@ -14,9 +14,10 @@ In each cell of the grid H is taken log-linear: P_i += logmean(H_g, H_{g+1})·Δ
 up to H_{g+1} − H_g, so no mass is lost, and one column of ln F serves all candidates. Cells are halved while halving
 moves more than `TOLERANCE` of probability. What moved is an estimate: where the candidates' distribution functions
 cross their common trend at the midpoint, a wrong cell does not move at all (this cost up to 0.014). So a cell must also
-be narrow enough that the bound on its error, by H at its ends alone, is below `HIDDEN`. Every contender that survives
-pruning has its lower quantile at or below the start of the grid, so halving finds a narrow candidate beside wide ones,
-which a fixed grid steps over.
+be narrow enough that the bound on its error, by H at its ends alone, is below `HIDDEN`; what hides is steep, so only
+candidates that move by more than `STEEP` within half a cell count (without that, twice as many points for fifty
+candidates of a like width). Every contender that survives pruning has its lower quantile at or below the start of the
+grid, so halving finds a narrow candidate beside wide ones, which a fixed grid steps over.
 
 The grid variable is the logit t of the candidate with the highest ceiling, and distances to its floor and ceiling are
 kept apart (`low`, `high`): 1 − σ(z) stays exact where σ(z) rounds to 1. What always holds: the result sums to one,
@@ -35,16 +36,20 @@ from numpy.typing import NDArray
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I32 = NDArray[np.int32]
+U64 = NDArray[np.uint64]
 
 TOLERANCE = 1.3e-4
 """Probability that halving a cell may move before its halves are halved too."""
 HIDDEN = 5e-3
-"""Bound on what a cell may hide from that. Of 24,000 nasty configurations 99 % are within 0.0003 of total variation and
-the worst is at 0.0015, at 0.0019 after climbing on from the worst; with 0.01 here climbing gets to 0.004."""
+"""Bound on what a cell may hide from that. Of 94,000 nasty configurations 99 % are within 0.0003 of total variation and
+the worst is at 0.0014."""
+STEEP = 0.7
+"""Standard deviations by which a candidate has to move within half a cell to hide anything from its midpoint. With 1.0
+the worst of the same configurations is at 0.0021; without it it is at 0.0014 too."""
 QUANTILE = 5.0
 """Standard deviations beyond which a candidate's mass (2.9e-7) is left out."""
 COLUMNS = 384
-"""Most grid points of one integral: 30 to 80 are used, the rest is for nasty configurations."""
+"""Most grid points of one integral: 20 to 60 are used, the rest is for nasty configurations."""
 POINT_SD = 1e-9
 """Standard deviation at or below which a candidate is a point mass: float32 means cannot resolve it."""
 GRID = COLUMNS + 16
@@ -214,41 +219,48 @@ def _utility(z: float, gain: float, shift: float) -> float:
 
 
 @_compile
-def _contenders(mean: F32, sd: F32, gain: F64, shift: F64, scale: float, floor: float) -> tuple[I32, float, float]:
-    """Rows that can win, largest upper quantile first; the best point mass (or `floor`); where the integral starts."""
+def _shares(z: float) -> tuple[float, float]:
+    """σ(z) and 1 − σ(z), neither of them by subtraction."""
+    e = math.exp(-min(abs(z), _LOGIT_LIMIT))
+    small, large = e / (1.0 + e), 1.0 / (1.0 + e)
+    return (large, small) if z > 0.0 else (small, large)
+
+
+@_compile
+def _contenders(
+    mean: F32, sd: F32, gain: F64, shift: F64, scale: float, floor: float, quantile: F64
+) -> tuple[I32, float, float]:
+    """Rows that can win; the best point mass (or `floor`); where the integral starts.
+
+    `quantile` float64[n, 4] gets the shares of its gain that lie below and above a row's lower quantile, and the upper.
+    """
     n = len(mean)
-    lower = np.empty(n)
     upper = np.empty(n)
     point = floor
+    start = -np.inf
     for i in range(n):
         s = np.float64(sd[i]) * scale
         if gain[i] > 0.0 and s > POINT_SD:
-            lower[i] = _utility(mean[i] - QUANTILE * s, gain[i], shift[i])
-            upper[i] = _utility(mean[i] + QUANTILE * s, gain[i], shift[i])
+            m = np.float64(mean[i])
+            quantile[i, 0], quantile[i, 1] = _shares(m - QUANTILE * s)
+            quantile[i, 2], quantile[i, 3] = _shares(m + QUANTILE * s)
+            start = max(start, shift[i] + gain[i] * quantile[i, 0])
+            upper[i] = shift[i] + gain[i] * quantile[i, 2]
         else:
-            lower[i] = -np.inf
             upper[i] = -np.inf
             point = max(point, _utility(np.float64(mean[i]), gain[i], shift[i]))
-    start = point
-    for i in range(n):
-        start = max(start, lower[i])
+    start = max(start, point)
     live = np.empty(n, np.int32)
     count = 0
     for i in range(n):
-        if upper[i] > start or (lower[i] >= start and upper[i] > -np.inf):
-            at = count
-            while at > 0 and upper[live[at - 1]] < upper[i]:
-                live[at] = live[at - 1]
-                at -= 1
-            live[at] = i
+        if upper[i] > start or (upper[i] > -np.inf and shift[i] + gain[i] * quantile[i, 0] >= start):
+            live[count] = i
             count += 1
     return live[:count], point, start
 
 
 @_compile
-def _ends(
-    live: I32, mean: F32, sd: F32, gain: F64, shift: F64, scale: float, point: float, ref: int
-) -> tuple[float, float]:
+def _ends(live: I32, quantile: F64, gain: F64, shift: F64, point: float, ref: int) -> tuple[float, float]:
     """First and last grid point, as logits of the reference candidate: past all lower quantiles, at the last upper."""
     top = shift[ref] + gain[ref]
     low = _TINY
@@ -259,16 +271,12 @@ def _ends(
         low = max(low, point - shift[ref])
         high = min(high, top - point)
     for i in live:
-        m = np.float64(mean[i])
-        s = np.float64(sd[i]) * scale
         drop = top - (shift[i] + gain[i])
         rise = shift[i] - shift[ref]
-        a = min(max(m - QUANTILE * s, -_LOGIT_LIMIT), _LOGIT_LIMIT)
-        low = max(low, rise + gain[i] / (1.0 + math.exp(-a)))
-        high = min(high, drop + gain[i] / (1.0 + math.exp(a)))
-        b = min(max(m + QUANTILE * s, -_LOGIT_LIMIT), _LOGIT_LIMIT)
-        last_low = max(last_low, rise + gain[i] / (1.0 + math.exp(-b)))
-        last_high = min(last_high, drop + gain[i] / (1.0 + math.exp(b)))
+        low = max(low, rise + gain[i] * quantile[i, 0])
+        high = min(high, drop + gain[i] * quantile[i, 1])
+        last_low = max(last_low, rise + gain[i] * quantile[i, 2])
+        last_high = min(last_high, drop + gain[i] * quantile[i, 3])
     first = math.log(max(low, _TINY)) - math.log(max(high, _TINY))
     last = math.log(max(last_low, _TINY)) - math.log(max(last_high, _TINY))
     first = min(max(first, -_LOGIT_LIMIT), _LOGIT_LIMIT)
@@ -276,38 +284,55 @@ def _ends(
 
 
 @_compile
-def _column(t: float, reach: float, rise: F64, drop: F64, centre: F64, slope: F64, ratio: F64, out: F64) -> float:
-    """Fill out[i] = ln F_i at grid point t; return their sum. `ratio` is scratch of the same length."""
-    n = len(out)
+def _sum(rows: F64, row: int) -> float:
+    """Sum rows[row] in four lanes: one chain of additions would take longer than what is added."""
+    n = rows.shape[1]
+    whole = n - n % 4
+    a = b = c = d = 0.0
+    for i in range(0, whole, 4):
+        a += rows[row, i]
+        b += rows[row, i + 1]
+        c += rows[row, i + 2]
+        d += rows[row, i + 3]
+    total = (a + b) + (c + d)
+    for i in range(whole, n):
+        total += rows[row, i]
+    return total
+
+
+@_compile
+def _column(t: float, reach: float, field: F64, work: F64, bits: U64, column: F64, place: F64, at: int) -> float:
+    """Fill column[at, i] = ln F_i at grid point t, place[at, i] = where it is in the table; return the sum of ln F.
+
+    `field` has the rows rise, drop, centre, slope; `work` is scratch of two rows, and `bits` the same memory.
+    """
+    n = column.shape[1]
     e = math.exp(-abs(t))
     small = reach * e / (1.0 + e)
     large = reach / (1.0 + e)
     low = large if t > 0.0 else small
     high = small if t > 0.0 else large
     for i in range(n):
-        ratio[i] = max(low - rise[i], _TINY) / max(high - drop[i], _TINY)
-    bits = ratio.view(np.uint64)
-    out_bits = out.view(np.uint64)
+        work[0, i] = max(low - field[0, i], _TINY) / max(high - field[1, i], _TINY)
     for i in range(n):
-        out_bits[i] = (bits[i] >> np.uint64(52)) | np.uint64(0x4330000000000000)
-        bits[i] = (bits[i] & np.uint64(0x000FFFFFFFFFFFFF)) | np.uint64(0x3FF0000000000000)
+        bits[1, i] = (bits[0, i] >> np.uint64(52)) | np.uint64(0x4330000000000000)
+        bits[0, i] = (bits[0, i] & np.uint64(0x000FFFFFFFFFFFFF)) | np.uint64(0x3FF0000000000000)
     for i in range(n):
-        half = ratio[i] > 1.4142135623730951
-        f = (0.5 * ratio[i] if half else ratio[i]) - 1.0
-        power = out[i] - (4503599627370496.0 + 1022.0 if half else 4503599627370496.0 + 1023.0)
+        half = work[0, i] > 1.4142135623730951
+        f = (0.5 * work[0, i] if half else work[0, i]) - 1.0
+        power = work[1, i] - (4503599627370496.0 + 1022.0 if half else 4503599627370496.0 + 1023.0)
         s = f / (2.0 + f)
         z = s * s
         r = z * (0.1531383769920937332 + z * 0.1479819860511658591)
         r = z * (0.2222219843214978396 + z * (0.1818357216161805012 + r))
         r = z * (0.6666666666666735130 + z * (0.3999999999940941908 + z * (0.2857142874366239149 + r)))
-        w = ((s * (2.0 + r) + power * 0.6931471805599453) - centre[i]) * slope[i]
-        ratio[i] = (min(max(w, -7.9999999), 7.9999999) + _RANGE) * _STEPS
-    total = 0.0
+        w = ((s * (2.0 + r) + power * 0.6931471805599453) - field[2, i]) * field[3, i]
+        place[at, i] = (min(max(w, -7.9999999), 7.9999999) + _RANGE) * _STEPS
     for i in range(n):
-        piece = int(ratio[i])
-        u = ratio[i] - piece
-        out[i] = _LN_PHI[piece, 0] + u * (_LN_PHI[piece, 1] + u * (_LN_PHI[piece, 2] + u * _LN_PHI[piece, 3]))
-        total += out[i]
+        piece = np.uint64(place[at, i])
+        u = place[at, i] - np.float64(np.int64(piece))
+        column[at, i] = _LN_PHI[piece, 0] + u * (_LN_PHI[piece, 1] + u * (_LN_PHI[piece, 2] + u * _LN_PHI[piece, 3]))
+    total: float = _sum(column, at)
     return total
 
 
@@ -319,33 +344,36 @@ def _log_mean(log_a: float, log_b: float, a: float, b: float) -> float:
 
 
 @_compile
-def _moved(left: float, right: float, start: F64, mid: F64, end: F64) -> float:
-    """Total variation between a cell's shares and the sum of its halves'."""
-    even = 0.0
-    odd = 0.0
-    n = len(start)
-    for i in range(0, n - 1, 2):
-        even += abs(left * (mid[i] - start[i]) + right * (end[i] - mid[i]))
-        odd += abs(left * (mid[i + 1] - start[i + 1]) + right * (end[i + 1] - mid[i + 1]))
-    if n % 2 == 1:
-        even += abs(left * (mid[n - 1] - start[n - 1]) + right * (end[n - 1] - mid[n - 1]))
-    return 0.5 * (even + odd)
+def _moved(left: float, right: float, column: F64, mid: int, end: int, work: F64) -> float:
+    """Total variation between a cell's shares and the sum of its halves'; the cell begins at column 0."""
+    for i in range(column.shape[1]):
+        work[0, i] = abs(left * (column[mid, i] - column[0, i]) + right * (column[end, i] - column[mid, i]))
+    total: float = _sum(work, 0)
+    return 0.5 * total
 
 
 @_compile
-def _bound(mass: float, rise: float, start: F64, end: F64) -> float:
+def _bound(mass: float, rise: float, column: F64, place: F64, start: int, end: int, work: F64) -> float:
     """Bound the error of the shares of a half that holds `mass`, from its ends; `rise` is Δ ln H.
 
     H varies by the mass: a share is off by at most mass·Δ ln F_i, and all but the largest sum to that of the largest.
+    What moves by less than `STEEP` is smooth: halving sees what it does.
     """
+    n = column.shape[1]
+    for i in range(n):
+        steep = place[end, i] - place[start, i] > STEEP * _STEPS
+        work[0, i] = column[end, i] - column[start, i] if steep else 0.0
+    among: float = _sum(work, 0)
+    if mass * among < 0.1 * TOLERANCE:
+        return mass * among
     largest = 0.0
-    for i in range(len(start)):
-        largest = max(largest, end[i] - start[i])
-    return mass * min(rise - largest, 1.0)
+    for i in range(n):
+        largest = max(largest, column[end, i] - column[start, i])
+    return mass * min(rise - largest, among, 1.0)
 
 
 @_compile
-def _hides(depth: int, mid: int, log_h: F64, h: F64, column: F64) -> bool:
+def _hides(depth: int, mid: int, log_h: F64, h: F64, column: F64, place: F64, work: F64) -> bool:
     """Whether a cell that halving did not move may be wrong all the same.
 
     The bar is `TOLERANCE` where one half holds nearly all of the cell: then halving moves nothing whatever is inside.
@@ -357,11 +385,11 @@ def _hides(depth: int, mid: int, log_h: F64, h: F64, column: F64) -> bool:
     bar = TOLERANCE if max(mass_left, mass_right) > _LOPSIDED * (mass_left + mass_right) else HIDDEN
     left = mass_left * min(rise_left, 1.0)
     right = mass_right * min(rise_right, 1.0)
-    if left + right > bar:  # too coarse a bound: take the largest away, where that can matter
+    if left + right > bar:  # too coarse a bound: look at each candidate, where that can matter
         if left > 0.1 * bar:
-            left = _bound(mass_left, rise_left, column[0], column[mid])
+            left = _bound(mass_left, rise_left, column, place, 0, mid, work)
         if right > 0.1 * bar:
-            right = _bound(mass_right, rise_right, column[mid], column[depth])
+            right = _bound(mass_right, rise_right, column, place, mid, depth, work)
     hides: bool = left + right > bar
     return hides
 
@@ -371,10 +399,7 @@ def _integrate(
     first: float,
     last: float,
     reach: float,
-    rise: F64,
-    drop: F64,
-    centre: F64,
-    slope: F64,
+    field: F64,
     share: F64,
     grid: F64,
 ) -> tuple[float, int]:
@@ -387,9 +412,11 @@ def _integrate(
     log_h = np.empty(_DEPTH + 2)
     h = np.empty(_DEPTH + 2)
     t = np.empty(_DEPTH + 2)
-    ratio = np.empty(count)
+    place = np.empty((_DEPTH + 2, count))
+    work = np.empty((2, count))
+    bits = work.view(np.uint64)
     t[0] = first
-    log_h[0] = _column(first, reach, rise, drop, centre, slope, ratio, column[0])
+    log_h[0] = _column(first, reach, field, work, bits, column, place, 0)
     h[0] = math.exp(log_h[0])
     grid[0] = first
     below = h[0]
@@ -398,10 +425,11 @@ def _integrate(
         depth = 1
         t[1] = first + (last - first) * (cell + 1) / _CELLS
         if cell == _CELLS - 1:
-            column[1] = 0.0  # past every upper quantile: rounding at a ceiling must not leave mass behind
+            column[1, :] = 0.0  # past every upper quantile: rounding at a ceiling must not leave mass behind
+            place[1, :] = 2.0 * _RANGE * _STEPS
             log_h[1] = 0.0
         else:
-            log_h[1] = _column(t[1], reach, rise, drop, centre, slope, ratio, column[1])
+            log_h[1] = _column(t[1], reach, field, work, bits, column, place, 1)
         h[1] = math.exp(log_h[1])
         grid[points] = t[1]
         points += 1
@@ -412,19 +440,20 @@ def _integrate(
             if h[depth] - h[0] > TOLERANCE and depth < _DEPTH and points < COLUMNS and count > 1:
                 mid = depth + 1
                 t[mid] = 0.5 * (t[0] + t[depth])
-                log_h[mid] = _column(t[mid], reach, rise, drop, centre, slope, ratio, column[mid])
+                log_h[mid] = _column(t[mid], reach, field, work, bits, column, place, mid)
                 h[mid] = math.exp(log_h[mid])
                 grid[points] = t[mid]
                 points += 1
                 left = _log_mean(log_h[0], log_h[mid], h[0], h[mid])
                 right = _log_mean(log_h[mid], log_h[depth], h[mid], h[depth])
-                moved = _moved(left - weight, right - weight, column[0], column[mid], column[depth])
-                if moved > TOLERANCE or _hides(depth, mid, log_h, h, column):
+                moved = _moved(left - weight, right - weight, column, mid, depth, work)
+                if moved > TOLERANCE or _hides(depth, mid, log_h, h, column, place, work):
                     depth = mid
                     continue
             for i in range(count):
                 share[i] += left * (column[mid, i] - column[0, i]) + right * (column[depth, i] - column[mid, i])
                 column[0, i] = column[depth, i]
+                place[0, i] = place[depth, i]
             t[0] = t[depth]
             log_h[0] = log_h[depth]
             h[0] = h[depth]
@@ -454,22 +483,17 @@ def _share_point(
 
 
 @_compile
-def _share_start(
-    prob: F64, live: I32, mean: F32, sd: F32, gain: F64, shift: F64, scale: float, start: float, mass: float
-) -> None:
+def _share_start(prob: F64, live: I32, quantile: F64, gain: F64, shift: F64, start: float, mass: float) -> None:
     """Give what lies below the first grid point to those whose lower quantile is there.
 
     It is next to nothing, unless a candidate sits so close to its ceiling that in doubles all of it is one point.
     """
-    tied = np.zeros(len(live), np.bool_)
-    for k in range(len(live)):
-        i = live[k]
-        s = np.float64(sd[i]) * scale
-        tied[k] = _utility(mean[i] - QUANTILE * s, gain[i], shift[i]) == start
-    count = tied.sum()
-    for k in range(len(live)):
-        if tied[k]:
-            prob[live[k]] += mass / count
+    count = 0
+    for i in live:
+        count += shift[i] + gain[i] * quantile[i, 0] == start
+    for i in live:
+        if shift[i] + gain[i] * quantile[i, 0] == start:
+            prob[i] += mass / count
 
 
 @_compile
@@ -482,7 +506,8 @@ def selection_on_grid(
     """
     n = len(mean)
     prob = np.zeros(n + 1)
-    live, point, start = _contenders(mean, sd, gain, shift, scale, 0.0 if with_none else -np.inf)
+    quantile = np.empty((n, 4))
+    live, point, start = _contenders(mean, sd, gain, shift, scale, 0.0 if with_none else -np.inf, quantile)
     count = len(live)
     below = 1.0
     points = 0
@@ -492,19 +517,16 @@ def selection_on_grid(
             higher = shift[i] + gain[i] - (shift[ref] + gain[ref])
             if higher > 0.0 or (higher == 0.0 and gain[i] > gain[ref]):
                 ref = i
-        rise = np.empty(count)
-        drop = np.empty(count)
-        centre = np.empty(count)
-        slope = np.empty(count)
+        field = np.empty((4, count))
         for k in range(count):
             i = live[k]
-            rise[k] = shift[i] - shift[ref]
-            drop[k] = (shift[ref] + gain[ref]) - (shift[i] + gain[i])
-            centre[k] = mean[i]
-            slope[k] = 1.0 / (np.float64(sd[i]) * scale)
-        first, last = _ends(live, mean, sd, gain, shift, scale, point, ref)
+            field[0, k] = shift[i] - shift[ref]
+            field[1, k] = (shift[ref] + gain[ref]) - (shift[i] + gain[i])
+            field[2, k] = mean[i]
+            field[3, k] = 1.0 / (np.float64(sd[i]) * scale)
+        first, last = _ends(live, quantile, gain, shift, point, ref)
         share = np.zeros(count)
-        below, points = _integrate(first, last, gain[ref], rise, drop, centre, slope, share, grid)
+        below, points = _integrate(first, last, gain[ref], field, share, grid)
         for k in range(count):
             prob[live[k]] = max(share[k], 0.0)
         for g in range(points):
@@ -512,7 +534,7 @@ def selection_on_grid(
     if start == point and point > -np.inf:
         _share_point(prob, mean, sd, gain, shift, scale, point, with_none, below)
     else:
-        _share_start(prob, live, mean, sd, gain, shift, scale, start, below)
+        _share_start(prob, live, quantile, gain, shift, start, below)
     total = prob.sum()
     if total > 0.0:
         prob /= total
@@ -544,7 +566,7 @@ def selection(mean: F32, sd: F32, gain: F64, shift: F64, scale: float, with_none
 
     Notes
     -----
-    Total variation to the exact distribution stays below 0.003; 10 to 50 µs for n = 50, by how many can win. Utilities
+    Total variation to the exact distribution stays below 0.003; 10 to 25 µs for n = 50, by how many can win. Utilities
     that doubles cannot tell apart (two ceilings that agree below a third, and logits beyond 30) count as ties and share
     in any proportion.
 

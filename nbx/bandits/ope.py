@@ -33,7 +33,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 from nbx.errors import Invalid
 
@@ -335,6 +334,8 @@ def _interval(value: float, influence: F64) -> tuple[float | None, float | None]
     if total == 0.0:
         return value, value
     degrees = max(total * total / float(np.square(squares).sum()) - 1.0, 1.0)
+    from scipy.special import stdtrit  # heavy: not where decisions are served, until somebody asks
+
     half = float(stdtrit(degrees, 0.975)) * math.sqrt(total / (n * (n - 1)))
     return value - half, value + half
 

@@ -100,6 +100,10 @@ class PlacementPlan:
     names: tuple[str, ...]
     actions: tuple[Action, ...]
     position: dict[str, int]
+    everything: Positions
+    """(n,) all positions."""
+    nothing_removed: NDArray[np.bool_]
+    """(n,) true."""
     options: tuple[tuple[Option, ...], ...]
     """(n,) treatments in the order in which they are tried."""
     choosy: tuple[int, ...]
@@ -129,6 +133,10 @@ class PlacementPlan:
     asks: NDArray[np.float64]
     """(len(asking),) how much they ask."""
     mandatory: NDArray[np.bool_]
+    forces: bool
+    """Some of them are."""
+    priced: NDArray[np.float32]
+    """(3, n) value, context weight and lever, where no value is learned and no weight's condition holds."""
     optional: Positions
     """Actions that are not mandatory."""
     plain: bool
@@ -228,22 +236,27 @@ class Plan:
         compiled = [number for number, known in zip(ordered, answered, strict=True) if known]
         contact, consent = self.catalog.contact, self.catalog.consent
         mandatory = np.array([a.action_class == "mandatory" for a in actions], dtype=bool)
+        value = np.array([action.value for action in actions], dtype=np.float32)
+        context_weight = np.ones(len(actions), dtype=np.float32)
+        lever = np.array([a.lever * g.lever for a, g in zip(actions, groups, strict=True)], dtype=np.float32)
         return PlacementPlan(
             placement=placement,
             rows=np.array([row for row, _, _ in shown], dtype=np.int32),
             names=tuple(action.name for action in actions),
             actions=actions,
             position={action.name: position for position, action in enumerate(actions)},
+            everything=np.arange(len(actions)),
+            nothing_removed=np.ones(len(actions), dtype=np.bool_),
             options=options,
             choosy=tuple(i for i, each in enumerate(options) if each[0].checks or each[0].starts_ms or each[0].ends_ms),
             treatment_names=tuple(each[0].name for each in options),
             content=tuple(each[0].content for each in options),
-            value=np.array([action.value for action in actions], dtype=np.float32),
+            value=value,
             learned=np.array(learned, dtype=np.int64),
             strength=np.array([actions[position].value_strength for position in learned], dtype=np.float64),
             goal_rows=goal_rows,
-            context_weight=np.ones(len(actions), dtype=np.float32),
-            lever=np.array([a.lever * g.lever for a, g in zip(actions, groups, strict=True)], dtype=np.float32),
+            context_weight=context_weight,
+            lever=lever,
             promotional=np.array([a.action_class == "promotional" for a in actions], dtype=bool),
             on_topic={
                 topic: _where(
@@ -256,6 +269,8 @@ class Plan:
             asking=(asking := _where(a.action_class == "promotional" and bool(a.asks) for a in actions)),
             asks=np.array([len(actions[position].asks) for position in asking], dtype=np.float64),
             mandatory=mandatory,
+            forces=bool(mandatory.any()),
+            priced=np.array([value, context_weight, lever]),
             optional=np.flatnonzero(~mandatory),
             plain=placement.goal is None and not mandatory.any(),
             consenting=_where(a.action_class not in consent.exempt for a in actions),

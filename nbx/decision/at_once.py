@@ -41,14 +41,12 @@ def score_and_draw(
 ) -> AtOnce:
     """Score, price and draw the only slot of a decision; parameters as those of the steps."""
     n = len(positions)
-    priced = np.empty((3, n), dtype=np.float32)
-    value = learned_value(placement, model) if len(placement.learned) else placement.value
-    rows = placement.rows
-    if n == len(rows):
-        priced[0], priced[1], priced[2] = value, context_weight, placement.lever
-    else:
-        rows = rows[positions]
-        priced[0], priced[1], priced[2] = value[positions], context_weight[positions], placement.lever[positions]
+    rows, priced = placement.rows, placement.priced
+    if len(placement.learned) or context_weight is not placement.context_weight:
+        value = learned_value(placement, model) if len(placement.learned) else placement.value
+        priced = np.array([value, context_weight, placement.lever])
+    if n != len(rows):
+        rows, priced = rows[positions], priced.take(positions, axis=1)
     table, worth = np.empty((len(FACTORS), n), dtype=np.float32), np.empty((3, n))
     probability, index, chance = kernels.score_and_choose(
         x, model.mean, model.cov_packed, model.experience, rows, priced, policy.exchange, policy.strain,

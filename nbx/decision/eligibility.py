@@ -91,7 +91,7 @@ def candidates(
     if placement.budgets:
         for position, detail in unaffordable(placement.budgets, purse, facts.now_ms):
             filter_.remove(np.array([position]), "budget_spent", detail)
-    left = np.flatnonzero(filter_.open)
+    left = np.flatnonzero(filter_.open) if filter_.removed else placement.everything
     weight = _context_weight(placement, conditions)
     if facts.obligations and len(placement.recovery):
         weight = weight.copy()
@@ -104,7 +104,7 @@ class _Filter:
 
     def __init__(self, placement: PlacementPlan) -> None:
         self._names = placement.names
-        self.open = np.ones(len(placement.names), dtype=np.bool_)
+        self.open = placement.nothing_removed.copy()
         self.removed: list[Removed] = []
 
     def remove(self, positions: Positions, reason: str, detail: str = "") -> None:

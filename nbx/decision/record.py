@@ -32,7 +32,7 @@ def decision_entry(  # noqa: PLR0913 - each is told once, by name
     """Build the complete record of a choice."""
     placement, positions = choice.placement, choice.positions
     whole = len(positions) == len(placement.names)
-    rows = positions.tolist()
+    rows = range(len(positions)) if whole else positions.tolist()
     return DecisionEntry(
         customer_id=request.customer_id,
         at_ms=now_ms,
@@ -57,9 +57,7 @@ def decision_entry(  # noqa: PLR0913 - each is told once, by name
         else tuple([treatment_of(choice, row).name for row in rows]),
         factors=_pack_factors(choice),
         none_probability=float(choice.slate.probability[-1]),
-        mandatory=tuple(placement.names[row] for row in rows if placement.mandatory[row])
-        if placement.mandatory.any()
-        else (),
+        mandatory=tuple(placement.names[row] for row in rows if placement.mandatory[row]) if placement.forces else (),
         shared=choice.shared,
         slots=tuple(_slot_records(choice, now_ms)),
         holdout=choice.holdout,

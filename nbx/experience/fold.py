@@ -149,10 +149,12 @@ def _taken_in(
 
 def _expire(state: CustomerState, now_ms: int) -> None:
     """Drop what has run out; only sizes change by it, never an answer."""
-    for key in [key for key, reserved in state.reserved.items() if reserved.until_ms <= now_ms]:
-        del state.reserved[key]
-    for scope in [scope for scope, pause in state.pauses.items() if pause.until_ms <= now_ms]:
-        del state.pauses[scope]
+    if state.reserved:
+        for key in [key for key, reserved in state.reserved.items() if reserved.until_ms <= now_ms]:
+            del state.reserved[key]
+    if state.pauses:
+        for scope in [scope for scope, pause in state.pauses.items() if pause.until_ms <= now_ms]:
+            del state.pauses[scope]
     goals.expire(state, now_ms)
 
 
@@ -177,8 +179,7 @@ def _passed_on(
 
 def _decided(state: CustomerState, entry: DecisionEntry, rules: Rules) -> Folded:
     if any(record.action for record in entry.slots):
-        others = [each for each in state.recent if each.decision_id != entry.decision_id]
-        state.recent = identity.latest([*others, Recent(entry.decision_id, entry.at_ms)])
+        state.recent = identity.with_latest(state.recent, Recent(entry.decision_id, entry.at_ms))
     slots = [lifecycle.open_slot(record, entry.at_ms) for record in entry.slots]
     decision = OpenDecision(
         customer_id=entry.customer_id,

@@ -167,6 +167,13 @@ def latest(decisions: list[Recent]) -> list[Recent]:
     return sorted(decisions, key=lambda each: (each.at_ms, each.decision_id))[-RECENT:]
 
 
+def with_latest(decisions: list[Recent], new: Recent) -> list[Recent]:
+    """Return what `latest` keeps of some decisions in its order, and a new one."""
+    if not decisions or (decisions[-1].at_ms, decisions[-1].decision_id) < (new.at_ms, new.decision_id):
+        return [*decisions, new][-RECENT:]
+    return latest([*(each for each in decisions if each.decision_id != new.decision_id), new])
+
+
 def _move(state: CustomerState, entry: MovedEntry) -> None:
     if not state.merged_into:
         goals, handed = state.goals, state.handed_over

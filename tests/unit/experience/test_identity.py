@@ -29,7 +29,7 @@ from nbx.experience.entries import (
 from nbx.experience.erasure import SCRUB_AT_MS, ErasureService
 from nbx.experience.fold import fold
 from nbx.experience.holdout import assignment
-from nbx.experience.identity import absorb, stricter
+from nbx.experience.identity import absorb, latest, stricter, with_latest
 from nbx.experience.lifecycle import OpenDecision, decode_open
 from nbx.experience.merging import CLAIM_MS, RETRY_MS, Merging
 from nbx.experience.relationship import balance_at
@@ -53,7 +53,7 @@ from nbx.features.state import (
 )
 from nbx.features.store import Commit, Committed, versioned
 from nbx.ids import decision_ref, partition_of
-from nbx.limits import ALIASES
+from nbx.limits import ALIASES, RECENT
 from tests.simulation.store_fake import FakeStore
 from tests.worlds import CATALOG, DAY_MS, NOW_MS, PARTITIONS, Desk, run, small_plan
 
@@ -987,3 +987,12 @@ def test_an_open_decision_of_an_alias_stays_where_it_was_made() -> None:
     assert (decode_open(packed).customer_id, decode_open(packed).slots[0].outcome) == ("cookie", "accepted")
     (stored,) = run(desk.store.read([partition_keys(partition_of("cookie", PARTITIONS)).customer("cookie")], 1.0))
     assert decode_state(versioned(stored)[1]).merged_into == "anna"
+
+
+@pytest.mark.parametrize("new", [Recent("m", 0), Recent("m", 50), Recent("m", 99), Recent("z", 50), Recent("d5", 50)])
+@pytest.mark.parametrize("many", [0, 6, RECENT])
+def test_a_new_decision_takes_its_place_among_the_latest(new: Recent, many: int) -> None:
+    known = latest([Recent(f"d{i}", 10 * i) for i in range(many)])
+    found = with_latest(known, new)
+    assert found == latest([*(each for each in known if each.decision_id != new.decision_id), new])
+    assert len(found) <= RECENT
