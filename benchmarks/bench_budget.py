@@ -173,9 +173,7 @@ async def measure_on(nbx: Pinned, size: Size) -> Result:
             Table(("stage", "µs", "share"), tuple(rows), "In process"),
             Table(("over HTTP, one connection", "µs"), outside, "Over HTTP"),
         ),
-        bars=(
-            Bar("stages explain the whole decision", explained / total, SUM_SHARE, at_least=True, unit="of it"),
-        ),
+        bars=(Bar("stages explain the whole decision", explained / total, SUM_SHARE, at_least=True, unit="of it"),),
         size=size,
     )
 

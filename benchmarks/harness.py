@@ -148,7 +148,9 @@ def told(result: Result) -> str:
         ]
     for bar in result.bars:
         verdict = "met" if bar.met else "NOT MET"
-        lines.append(f"  {bar.what}: {shown(bar.found)} {bar.unit}, ratio to the bar {bar.found / bar.asked:.2f} x, {verdict}")
+        lines.append(
+            f"  {bar.what}: {shown(bar.found)} {bar.unit}, ratio to the bar {bar.found / bar.asked:.2f} x, {verdict}"
+        )
     lines += [f"  {note}" for note in result.notes]
     return "\n".join(lines)
 
