@@ -19,7 +19,7 @@ import msgspec
 from benchmarks.bench_events_http import decision
 from benchmarks.catalogs import sized
 from benchmarks.harness import PYTHON, Bar, Result, Size, Table, at_share, interleaved
-from benchmarks.in_process import NOW_MS, SALT, AtOnceStore, bodies, packed_states, result_of, service, served
+from benchmarks.in_process import NOW_MS, SALT, AtOnceStore, bodies, packed_states, result_of, served, service
 from benchmarks.load_client import load
 from benchmarks.pinned import Pinned, bare_asgi, cpu_s, on_service, ready
 from nbx.api.plane import DataPlane, decoded_request

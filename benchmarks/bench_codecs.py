@@ -18,7 +18,7 @@ import msgspec
 
 from benchmarks.catalogs import sized
 from benchmarks.harness import PYTHON, Result, Size, Table, interleaved
-from benchmarks.in_process import AtOnceStore, bodies, packed_states, result_of, service, served
+from benchmarks.in_process import AtOnceStore, bodies, packed_states, result_of, served, service
 from nbx.api.plane import DataPlane, decoded_request
 from nbx.decision.messages import DecideReply
 from nbx.experience.entries import decode_entry, encode_entry

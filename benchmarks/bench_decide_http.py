@@ -80,7 +80,7 @@ def _result(
     tail = late[NBX][1] / late[BARE][1]
     return Result(
         title="Deciding over HTTP",
-        what=f"50 candidates, 32 columns, one process on one core, {CONNECTIONS} connections, medians of {rounds} rounds",
+        what=f"50 candidates, 32 columns, one process on one core, {CONNECTIONS} connections; medians of {rounds}",
         against="a plain Litestar route with one redis-py GET and EVALSHA that decides nothing; a bare ASGI function",
         command=f"{PYTHON} --only decide_http",
         tables=(
@@ -106,7 +106,15 @@ def _result(
             ),
         ),
         bars=(
-            Bar("complete decisions of the plain route's rate", mine.rate / plain.rate, RATE_BAR, at_least=True),
+            Bar(
+                "complete decisions of the plain route's rate",
+                mine.rate / plain.rate,
+                RATE_BAR,
+                at_least=True,
+                why=f"A decision takes {1e6 / mine.per_cpu:.0f} µs of CPU, the plain route {1e6 / plain.per_cpu:.0f}: "
+                "where they go is in [the budget of a decision](#budget). What nbx saves by its own connection and "
+                "front it spends on deciding: rules, kernels and a record of 2.5 KB, of which the plain route has nothing.",
+            ),
             Bar("p99 at half of the peak rate, of bare ASGI at that rate", tail, TAIL_BAR, at_least=False),
         ),
         size=size,

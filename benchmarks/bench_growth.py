@@ -25,7 +25,7 @@ from redis.asyncio import Redis
 from benchmarks.bench_swap import learned
 from benchmarks.catalogs import guarded, sized
 from benchmarks.harness import PYTHON, Bar, Curve, Plot, Result, Size, Table, at_share, interleaved
-from benchmarks.in_process import NOW_MS, AtOnceStore, bodies, packed_states, result_of, service, served
+from benchmarks.in_process import AtOnceStore, bodies, packed_states, result_of, served, service
 from nbx.api.plane import DataPlane
 from nbx.bandits.snapshot import bind, decode_snapshot, encode
 from nbx.catalog.model import Catalog
@@ -103,7 +103,10 @@ def measure(size: Size) -> Result:
                 ),
             ),
             Plot("features", "A decision by features", "columns", "µs", (Curve("decision", _points(features)),)),
-            Plot("conditions", "A decision by conditions", "conditions", "µs", (Curve("decision", _points(conditions)),)),
+            Plot(
+                "conditions", "A decision by conditions", "conditions", "µs",
+                (Curve("decision", _points(conditions)),),
+            ),
             Plot(
                 "customers", "A decision by customers in Redis", "customers", "ms",
                 (
@@ -234,7 +237,7 @@ async def _logs(sizes: Sequence[int], rounds: int, calls: int) -> list[Stored]:
     return await _beside(sizes, rounds, calls, fill, plan, model, drawn=False)
 
 
-async def _beside(  # noqa: PLR0913, PLR0917 - one call from each of two places
+async def _beside(
     sizes: Sequence[int], rounds: int, calls: int, fill: Callable[[Redis, int], object], plan: Plan, model: object,
     *, drawn: bool,
 ) -> list[Stored]:  # fmt: skip

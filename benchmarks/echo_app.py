@@ -5,7 +5,6 @@ Run as `python -m benchmarks.echo_app PORT BYTES`; answers hold BYTES bytes.
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
@@ -25,7 +24,7 @@ async def serve(port: int, size: int) -> None:
         async for _ in requests:
             yield answer
 
-    handlers = {
+    handlers: dict[str, Any] = {
         "Decide": grpc.unary_unary_rpc_method_handler(unary),
         "DecideStream": grpc.stream_stream_rpc_method_handler(stream),
     }

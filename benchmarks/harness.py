@@ -138,9 +138,15 @@ def told(result: Result) -> str:
     if result.printed:
         lines.append(result.printed.rstrip())
     for table in result.tables:
-        width = max(len(str(row[0])) for row in (table.columns, *table.rows)) + 2
-        for row in (table.columns, *table.rows):
-            lines.append("  " + str(row[0]).ljust(width) + "".join(shown(cell).rjust(14) for cell in row[1:]))
+        rows = [[shown(cell) for cell in row] for row in (table.columns, *table.rows)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines += [
+            "  ".join(
+                cell.rjust(width) if at else cell.ljust(width)
+                for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in rows
+        ]
     for plot in result.plots:
         lines += [
             f"  {plot.title}, {curve.name}: " + ", ".join(f"{shown(x)}: {shown(y)}" for x, y in curve.points)

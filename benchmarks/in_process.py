@@ -83,9 +83,7 @@ def bodies(plan: Plan) -> list[bytes]:
     """Return requests as they come over HTTP."""
     names = sorted(plan.context_features)[:4]
     return [
-        msgspec.json.encode(
-            {"customer_id": f"c{n}", "placement": "hero", "context": {name: n % 7 / 7 for name in names}}
-        )
+        msgspec.json.encode({"customer_id": f"c{n}", "placement": "hero", "context": dict.fromkeys(names, n % 7 / 7)})
         for n in range(CUSTOMERS)
     ]
 
