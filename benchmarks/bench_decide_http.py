@@ -113,7 +113,7 @@ def _result(
                 at_least=True,
                 why=f"A decision takes {1e6 / mine.per_cpu:.0f} µs of CPU, the plain route {1e6 / plain.per_cpu:.0f}: "
                 "where they go is in [the budget of a decision](#budget). What nbx saves by its own connection and "
-                "front it spends on deciding: rules, kernels and a record of 2.5 KB, of which the plain route has nothing.",
+                "front it spends on deciding: rules, kernels and a record, which the plain route does not have.",
             ),
             Bar("p99 at half of the peak rate, of bare ASGI at that rate", tail, TAIL_BAR, at_least=False),
         ),

@@ -75,7 +75,7 @@ def measure(size: Size) -> Result:
             Table(
                 ("customers", "p50 ms", "p99 ms", "of the least", "Redis MB", "bytes each"),
                 tuple(
-                    (f"{s.count:,}", s.p50_ms, s.p99_ms, s.p50_ms / first.p50_ms, s.memory_mb, int(s.bytes_each))
+                    (f"{s.size:,}", s.p50_ms, s.p99_ms, s.p50_ms / first.p50_ms, s.memory_mb, int(s.bytes_each))
                     for s in stored
                 ),
                 "Customers in Redis",
@@ -83,7 +83,7 @@ def measure(size: Size) -> Result:
             Table(
                 ("records in a partition's log", "p50 ms", "p99 ms", "of the least", "Redis MB", "bytes each"),
                 tuple(
-                    (f"{s.count:,}", s.p50_ms, s.p99_ms, s.p50_ms / logs[0].p50_ms, s.memory_mb, int(s.bytes_each))
+                    (f"{s.size:,}", s.p50_ms, s.p99_ms, s.p50_ms / logs[0].p50_ms, s.memory_mb, int(s.bytes_each))
                     for s in logs
                 ),
                 "Length of the log",
@@ -110,8 +110,8 @@ def measure(size: Size) -> Result:
             Plot(
                 "customers", "A decision by customers in Redis", "customers", "ms",
                 (
-                    Curve("p50", tuple((float(s.count), s.p50_ms) for s in stored)),
-                    Curve("p99", tuple((float(s.count), s.p99_ms) for s in stored)),
+                    Curve("p50", tuple((float(s.size), s.p50_ms) for s in stored)),
+                    Curve("p99", tuple((float(s.size), s.p99_ms) for s in stored)),
                 ),
             ),
         ),
@@ -120,7 +120,7 @@ def measure(size: Size) -> Result:
                 f"time per candidate, {max(per):,} of {min(per)}", steps[-1] / steps[0], 1.0, at_least=False
             ),
             Bar(
-                f"p50 with {last.count:,} customers, of {first.count:,}", last.p50_ms / first.p50_ms, P50_BAR,
+                f"p50 with {last.size:,} customers, of {first.size:,}", last.p50_ms / first.p50_ms, P50_BAR,
                 at_least=False,
             ),
         ),
@@ -187,20 +187,11 @@ def _snapshot(actions: int, columns: int) -> tuple[str, float, float, float, flo
 class Stored(NamedTuple):
     """Deciding beside so many customers or records."""
 
-    count: int
+    size: int
     p50_ms: float
     p99_ms: float
     memory_mb: float
     bytes_each: float
-
-
-class _Side(NamedTuple):
-    """One store of one size."""
-
-    count: int
-    decide: Callable[[int], object]
-    memory: tuple[int, int]
-    """Bytes before and after it was filled."""
 
 
 async def _customers(sizes: Sequence[int], rounds: int, calls: int) -> list[Stored]:

@@ -9,7 +9,9 @@ nbx. With a port of 0 it only says whether Feast is there.
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 CONFIG = """
 project: bench
@@ -23,10 +25,9 @@ entity_key_serialization_version: 3
 
 def main(port: int, redis: str, features: int, customers: int, folder: Path) -> None:
     """Fill and serve."""
-    import pandas as pd
-    from feast import Entity, FeatureStore, FeatureView, Field, FileSource
-    from feast.types import Float32
-    from feast.value_type import ValueType
+    pd: Any = import_module("pandas")
+    feast: Any = import_module("feast")
+    number: Any = import_module("feast.types").Float32
 
     if port == 0:
         print("feast is there")
@@ -43,15 +44,15 @@ def main(port: int, redis: str, features: int, customers: int, folder: Path) -> 
     ).astype(dict.fromkeys(names, "float32"))
     path = folder / "customers.parquet"
     rows.to_parquet(path)
-    customer = Entity(name="customer", join_keys=["customer_id"], value_type=ValueType.STRING)
-    view = FeatureView(
+    customer = feast.Entity(name="customer", join_keys=["customer_id"], value_type=feast.ValueType.STRING)
+    view = feast.FeatureView(
         name="profile",
         entities=[customer],
-        schema=[Field(name=name, dtype=Float32) for name in names],
-        source=FileSource(path=str(path), timestamp_field="event_timestamp"),
+        schema=[feast.Field(name=name, dtype=number) for name in names],
+        source=feast.FileSource(path=str(path), timestamp_field="event_timestamp"),
         online=True,
     )
-    store = FeatureStore(repo_path=str(folder))
+    store = feast.FeatureStore(repo_path=str(folder))
     store.apply([customer, view])
     store.write_to_online_store("profile", df=rows)
     store.serve(

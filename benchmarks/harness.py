@@ -140,13 +140,9 @@ def told(result: Result) -> str:
     for table in result.tables:
         rows = [[shown(cell) for cell in row] for row in (table.columns, *table.rows)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines += [
-            "  ".join(
-                cell.rjust(width) if at else cell.ljust(width)
-                for at, (cell, width) in enumerate(zip(row, widths, strict=True))
-            )
-            for row in rows
-        ]
+        for first, *others in rows:
+            cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+            lines.append("  ".join([first.ljust(widths[0]), *cells]))
     for plot in result.plots:
         lines += [
             f"  {plot.title}, {curve.name}: " + ", ".join(f"{shown(x)}: {shown(y)}" for x, y in curve.points)
