@@ -40,7 +40,7 @@ def measure(size: Size) -> Result:
 
 async def measure_on(nbx: Pinned, size: Size) -> Result:
     """Measure on a service that runs."""
-    rounds, seconds = (1, 0.4) if size == "smoke" else (5, 4.0)
+    rounds, seconds = (1, 0.4) if size == "smoke" else (5, 3.0)
     reply_bytes = await ready(nbx.port, decision)
     measured: dict[str, list[Round]] = {NBX: [], PLAIN: [], BARE: []}
     tails: dict[str, list[tuple[float, float]]] = {NBX: [], BARE: []}

@@ -44,7 +44,7 @@ def measure(size: Size) -> Result:
 
 async def measure_on(nbx: Pinned, size: Size) -> Result:
     """Measure on a service that runs."""
-    rounds, seconds = (1, 0.3) if size == "smoke" else (5, 2.5)
+    rounds, seconds = (1, 0.3) if size == "smoke" else (5, 2.0)
     await ready(nbx.port, decision)
     target = f"127.0.0.1:{nbx.environment['NBX_GRPC_PORT']}"
     async with grpc.aio.insecure_channel(target) as mine:

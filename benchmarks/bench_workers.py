@@ -28,7 +28,7 @@ def measure(size: Size) -> Result:
 
 async def measure_on(nbx: Pinned, size: Size) -> Result:
     """Measure on a service that runs; each round is one worker, then two."""
-    rounds, seconds, most = (1, 0.5, 2) if size == "smoke" else (5, 3.0, 3)
+    rounds, seconds, most = (1, 0.5, 2) if size == "smoke" else (3, 2.5, 3)
     await ready(nbx.port, decision)
     per_cpu: dict[int, list[float]] = {}
     shares: dict[int, list[float]] = {}

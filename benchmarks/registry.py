@@ -81,7 +81,7 @@ ENTRIES = (
             Read("a slot's event, diagnosis included", rf"included: {_DECIMAL} us", 50.0, at_least=False, unit="µs"),
         ),
     ),
-    Entry("store", "Redis operations", "redis-py asyncio with hiredis", reads=()),
+    Entry("store", "Redis operations", "redis-py asyncio with hiredis", reads=(), arguments=("--ops", "10000")),
     Entry("learner", "Learning an outcome, in memory", "River", reads=()),
     Entry(
         "learner_process",
