@@ -20,7 +20,7 @@ import msgspec
 
 from benchmarks.bench_events_http import CONNECTIONS, decision
 from benchmarks.catalogs import sized
-from benchmarks.harness import PYTHON, Result, Size, Table, at_share, interleaved
+from benchmarks.harness import PYTHON, Cell, Result, Size, Table, at_share, interleaved
 from benchmarks.in_process import NOW_MS, SALT, AtOnceStore, bodies, packed_states, result_of, served, service
 from benchmarks.load_client import load
 from benchmarks.pinned import Pinned, bare_asgi, cpu_s, on_service, ready
@@ -35,7 +35,7 @@ from nbx.decision.eligibility import candidates
 from nbx.decision.facts import gather
 from nbx.decision.record import decision_entry, reply
 from nbx.decision.service import _checked, _commit_of
-from nbx.decision.stages import STAGES, Stages
+from nbx.decision.stages import STAGES, Stage, Stages
 from nbx.experience.entries import PolicyRecord, encode_entry
 from nbx.experience.fold import fold
 from nbx.experience.lifecycle import encode_open
@@ -145,6 +145,14 @@ async def measure_on(nbx: Pinned, size: Size) -> Result:
         turn += 1
         return result_of(plane.decide(asked[turn % len(asked)]))
 
+    watched: list[Mapping[Stage, int]] = []
+    timing = service(plan, model, AtOnceStore(packed_states(plan)))
+    timing._observe = lambda _, stages: watched.append(stages.ns)
+    timed = DataPlane(timing, None)  # type: ignore[arg-type] # likewise
+
+    def by_stop_watch() -> object:
+        return result_of(timed.decide(asked[len(watched) % len(asked)]))
+
     packed = packed_states(plan)[1]
     alone = DataPlane(service(plan, model, AtOnceStore([packed])), None)  # type: ignore[arg-type] # likewise
 
@@ -152,8 +160,15 @@ async def measure_on(nbx: Pinned, size: Size) -> Result:
         return result_of(alone.decide(asked[1]))
 
     whole()
-    times = interleaved({**stages(plan, model), "again": again, "whole": whole}, rounds, repeats, time.thread_time)
+    times = interleaved(
+        {**stages(plan, model), "again": again, "whole": whole, "watch": by_stop_watch},
+        rounds,
+        repeats,
+        time.thread_time,
+    )
     total, same = times.pop("whole"), times.pop("again")
+    del times["watch"]
+    own = tuple((stage, median(ns[stage] for ns in watched) / 1000) for stage in STAGES)
     told = _told(times)
     explained = sum(told.values())
     rows = [(name, us, us / total) for name, us in told.items()]
@@ -162,8 +177,8 @@ async def measure_on(nbx: Pinned, size: Size) -> Result:
         ("another customer each time", total - same, 1 - same / total),
         ("one decision, bytes to bytes", total, 1.0),
     ]
-    over = await _over_http(nbx, 0.2 if size == "smoke" else 3.0, 1 if size == "smoke" else 5)
-    outside = (
+    over = await _over_http(nbx, 0.2 if size == "smoke" else 2.0, 1 if size == "smoke" else 5)
+    outside: tuple[tuple[Cell, ...], ...] = (
         ("nbx in process", *(total for _ in over)),
         ("a bare ASGI answer: uvicorn, asyncio, sockets", *(each.bare_us for each in over)),
         ("the rest: connection to Redis, front, tasks, waking", *(each.api_us - total - each.bare_us for each in over)),
@@ -178,6 +193,7 @@ async def measure_on(nbx: Pinned, size: Size) -> Result:
         command=f"{PYTHON} --only budget",
         tables=(
             Table(("stage", "µs", "share"), tuple(rows), "In process"),
+            Table(("stage", "µs"), own, "By the service's own stop watch, as in `nbx_decide_stage_seconds`"),
             Table(("µs a decision", "1 connection", f"{CONNECTIONS} connections"), outside, "Over HTTP"),
         ),
         size=size,
