@@ -52,10 +52,7 @@ async def measure_on(nbx: Pinned, size: Size) -> Result:
                 used[name].append(cpu_s(started.pid))
                 if name == "nbx api":
                     memory = psutil.Process(started.pid).memory_info().rss / 1e6
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-c", "import nbx.api.server"], cwd=ROOT, check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        used["importing nbx.api.server"].append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+        used["importing nbx.api.server"].append(_importing_s())
     middles = {name: statistics.median(values) for name, values in took.items()}
     return Result(
         title="Start of an api process",
@@ -84,7 +81,7 @@ async def measure_on(nbx: Pinned, size: Size) -> Result:
                 at_least=False,
                 unit="s",
                 why=f"It takes {statistics.median(used['nbx api']):.1f} s of CPU, of which importing is "
-                f"{statistics.median(used['importing nbx.api.server']):.1f}; the rest of the wall time is waiting for a "
+                f"{statistics.median(used['importing nbx.api.server']):.1f}; the rest of the wall time waits for a "
                 "core. By `-X importtime` the largest parts are Numba, the CEL library (which imports its own command "
                 "line, with Rich and Typer), SciPy for reports, and Litestar.",
             ),
@@ -92,6 +89,14 @@ async def measure_on(nbx: Pinned, size: Size) -> Result:
         notes=(f"Resident memory of the api process when ready: {memory:.0f} MB.",),
         size=size,
     )
+
+
+def _importing_s() -> float:
+    """Seconds of CPU to import what an api process needs, Python's own start included."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", "import nbx.api.server"], cwd=ROOT, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 async def _ready(port: int) -> None:
