@@ -122,6 +122,8 @@ def measure(size: Size) -> Result:
             Bar(
                 f"p50 with {last.size:,} customers, of {first.size:,}", last.p50_ms / first.p50_ms, P50_BAR,
                 at_least=False,
+                why="The same commands on a larger server: what is added are misses of caches and TLB in Redis, whose "
+                f"memory grew from {first.memory_mb:.0f} to {last.memory_mb:,.0f} MB.",
             ),
         ),
         notes=() if room or smoke else (f"A million customers were left out: less than {NEEDED_GB:g} GB were free.",),
