@@ -121,7 +121,7 @@ def _result(
                 TAIL_BAR,
                 at_least=False,
                 why="At half of the peak fewer calls are in flight together, and each costs more CPU (compare 1 and 64 "
-                "connections in [the budget](#budget)): the core is far more than half busy, Redis shares the other with "
+                "connections in [the budget](#budget)): the core is far more than half busy, Redis shares its own with "
                 "the client, and whatever else the machine does at that moment is waited for. Bare ASGI waits for its "
                 f"own core only, and is {1e6 / mine.per_cpu / (1e6 / middles[BARE].per_cpu):.0f} times as quick.",
             ),

@@ -59,8 +59,8 @@ def measure(size: Size) -> Result:
     snapshots = [_snapshot(n, 64) for n in ((50,) if smoke else (50, 200, 1_000))]
     room = psutil.virtual_memory().available / 1e9 > NEEDED_GB
     sizes = (200, 1_000) if smoke else CUSTOMERS if room else CUSTOMERS[:-1]
-    stored = asyncio.run(_customers(sizes, 2 if smoke else 5, 20 if smoke else 400))
-    logs = asyncio.run(_logs((100, 1_000) if smoke else LOG, 2 if smoke else 5, 20 if smoke else 400))
+    stored = asyncio.run(_customers(sizes, 2 if smoke else 11, 20 if smoke else 200))
+    logs = asyncio.run(_logs((100, 1_000) if smoke else LOG, 2 if smoke else 7, 20 if smoke else 200))
     first, last = stored[0], stored[-1]
     steps = list(per.values())
     return Result(
@@ -234,7 +234,7 @@ async def _beside(
     sizes: Sequence[int], rounds: int, calls: int, fill: Callable[[Redis, int], object], plan: Plan, model: object,
     *, drawn: bool,
 ) -> list[Stored]:  # fmt: skip
-    """Fill one store per size, then decide beside them in turn; `drawn`: for any of its customers, else for one."""
+    """Fill one store per size, then decide beside them in turn; `drawn`: for any of its customers, else for those of a partition."""
     generator = np.random.default_rng(11)
     late: dict[int, list[list[float]]] = {size: [] for size in sizes}
     memory: dict[int, tuple[int, int]] = {}
@@ -252,11 +252,13 @@ async def _beside(
             connections.append(connection)
             planes[size] = DataPlane(service(plan, model, RedisStore(connection)), None)  # type: ignore[arg-type] # likewise
         names = sorted(plan.context_features)[:4]
+        partition = partition_of("c0", PARTITIONS)
+        beside = [f"c{n}" for n in range(200_000, 216_000) if partition_of(f"c{n}", PARTITIONS) == partition]
         for number in range(rounds + 1):
             for size, plane in planes.items():
                 took = []
                 for _ in range(calls):
-                    customer = f"c{generator.integers(size)}" if drawn else "c0"
+                    customer = f"c{generator.integers(size)}" if drawn else beside[generator.integers(len(beside))]
                     body = msgspec.json.encode(
                         {"customer_id": customer, "placement": "hero", "context": dict.fromkeys(names, 0.5)}
                     )

@@ -154,17 +154,13 @@ def measure(size: Size) -> Result:
         )
         if (n, d) == (50, 32):
             why = (
-                f"The distribution is {found['selection'] / whole:.0%} of it: for every grid point and candidate that can "
+                f"The distribution is {found['selection'] / whole:.0%}: for each grid point and candidate that can "
                 f"win a logit, ln Φ from a table, and its share of the cell. Their logarithms alone, by the C library, "
                 f"are {found['limit: log and exp']:.0f} µs, reading the arrays {found['limit: memory traffic']:.0f} µs."
             )
             bars += [
-                Bar(
-                    f"score, distribution and draw, {kind}, 50 × 32", whole, FAST_US, at_least=False, unit="µs", why=why
-                ),
-                Bar(
-                    f"the same, of traffic, log and exp alone, {kind}", whole / limit, OF_LIMIT, at_least=False, why=why
-                ),
+                Bar(f"kernels of a decision, {kind}, 50 × 32", whole, FAST_US, at_least=False, unit="µs", why=why),
+                Bar(f"the same, of its limits alone, {kind}", whole / limit, OF_LIMIT, at_least=False, why=why),
             ]
     notes.append(_machine(rounds))
     return Result(
@@ -187,15 +183,15 @@ def _machine(rounds: int) -> str:
     found = interleaved(
         {
             "near": lambda: added(near),
-            "far": lambda: added(far),
             "flops": lambda: multiply_add(a, a, 100),
             "logs": lambda: transcendental(some, 1000, 0),
             "exps": lambda: transcendental(some, 0, 1000),
         },
         min(rounds, 7),
-        2,
+        50,
         time.thread_time,
     )
+    found |= interleaved({"far": lambda: added(far)}, min(rounds, 7), 1, time.thread_time)
     return (
         f"The machine, one thread: {near.nbytes / found['near'] / 1e3:.0f} GB/s in cache, "
         f"{far.nbytes / found['far'] / 1e3:.0f} GB/s out of it, {2 * 1024 * 100 / found['flops'] / 1e3:.0f} Gflop/s, "

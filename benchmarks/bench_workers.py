@@ -83,8 +83,8 @@ async def measure_on(nbx: Pinned, size: Size) -> Result:
         bars=(
             Bar(
                 "a second worker, CPU-normalised", worth[2], BAR, at_least=True,
-                why="Calls that are in flight together are cheaper: their commands go to Redis in one write and come back "
-                "in one read (compare 1 and 64 connections in [the budget](#budget)). Two workers have half as many each, "
+                why="Calls in flight together are cheaper: their commands go to Redis in one write and come back "
+                "in one read (compare 1 and 64 connections in [the budget](#budget)). Two workers have half each, "
                 "and on one core they push each other out of its caches.",
             ),
         ),
