@@ -234,7 +234,7 @@ async def _beside(
     sizes: Sequence[int], rounds: int, calls: int, fill: Callable[[Redis, int], object], plan: Plan, model: object,
     *, drawn: bool,
 ) -> list[Stored]:  # fmt: skip
-    """Fill one store per size, then decide beside them in turn; `drawn`: for any of its customers, else for those of a partition."""
+    """Fill one store per size, then decide beside them in turn; `drawn`: for any, else for those of one partition."""
     generator = np.random.default_rng(11)
     late: dict[int, list[list[float]]] = {size: [] for size in sizes}
     memory: dict[int, tuple[int, int]] = {}
