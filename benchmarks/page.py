@@ -36,6 +36,8 @@ class Machine(NamedTuple):
     system: str
     python: str
     libraries: tuple[str, ...]
+    nice: int
+    """Above 0: others go first."""
 
 
 def machine() -> Machine:
@@ -53,6 +55,7 @@ def machine() -> Machine:
         f"{platform.system()} {platform.machine()}",
         f"{platform.python_implementation()} {platform.python_version()}",
         tuple(found),
+        os.nice(0),
     )
 
 

@@ -27,6 +27,8 @@ class Read(NamedTuple):
     asked: float
     at_least: bool
     unit: str = "×"
+    why: str = ""
+    """What stands in the way."""
 
 
 class Entry(NamedTuple):
@@ -148,4 +150,4 @@ def _read(read: Read, printed: str) -> Bar:
     found = re.search(read.pattern, printed, re.MULTILINE)
     if found is None:
         raise RuntimeError(f"nothing printed says {read.what!r} ({read.pattern}):\n{printed[-800:]}")
-    return Bar(read.what, float(found.group(1).replace(",", "")), read.asked, read.at_least, read.unit)
+    return Bar(read.what, float(found.group(1).replace(",", "")), read.asked, read.at_least, read.unit, read.why)
