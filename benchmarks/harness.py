@@ -16,6 +16,8 @@ from msgspec import Struct
 Size = Literal["smoke", "full"]
 Cell = str | float | int
 PYTHON = "python -m benchmarks.run"
+DISTURBED = 0.25
+"""Cores that others may use while something is measured."""
 
 
 class Table(Struct, frozen=True):
@@ -86,7 +88,14 @@ class Result(Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     size: Size = "full"
     load: float = 0.0
-    """Processes of others that wanted a core when it began: the machine's load."""
+    """Processes that wanted a core when it began: the machine's load."""
+    others: float = -1.0
+    """Cores that others used meanwhile, on average; below 0: nobody looked."""
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether others took so much that rates and tails over sockets say little."""
+        return self.others > DISTURBED
 
 
 def interleaved(

@@ -16,6 +16,7 @@ import argparse
 import asyncio
 import importlib
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+import psutil
 
 from benchmarks.harness import Result, Size, told
 from benchmarks.page import write_page
@@ -106,7 +108,7 @@ def run_apart(entry: Entry, size: Size, path: Path) -> bool:
     part = path.with_suffix(".part")
     argv = [sys.executable, "-m", "benchmarks.run", "--only", entry.name, "--into", str(part)]
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    load, began = os.getloadavg()[0], time.perf_counter()
+    load, began, spent = os.getloadavg()[0], time.perf_counter(), _spent_s()
     try:
         done = subprocess.run(
             [*argv, *(["--smoke"] if size == "smoke" else [])],
@@ -135,9 +137,17 @@ def run_apart(entry: Entry, size: Size, path: Path) -> bool:
     else:
         result = _DECODE(part.read_bytes())
         part.unlink()
+    others = max(_spent_s() - spent, 0.0) / (time.perf_counter() - began)
+    result = msgspec.structs.replace(result, others=others)
     path.write_bytes(_ENCODE(result))
     print(told(result), flush=True)
     return not result.failed
+
+
+def _spent_s() -> float:
+    """Seconds of CPU that the machine spent on others than the processes of benchmarks that have ended."""
+    times, own = psutil.cpu_times(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return float(times.user + times.nice + times.system) - own.ru_utime - own.ru_stime
 
 
 if __name__ == "__main__":
