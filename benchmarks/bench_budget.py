@@ -147,7 +147,12 @@ async def measure_on(nbx: Pinned, size: Size) -> Result:
 
     watched: list[Mapping[Stage, int]] = []
     timing = service(plan, model, AtOnceStore(packed_states(plan)))
-    timing._observe = lambda _, stages: watched.append(stages.ns)
+
+    def note(_: object, stopped: Stages) -> None:
+        stopped.stop()
+        watched.append(stopped.ns)
+
+    timing._observe = note
     timed = DataPlane(timing, None)  # type: ignore[arg-type] # likewise
 
     def by_stop_watch() -> object:
