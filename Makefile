@@ -30,8 +30,7 @@ nightly: .venv/.installed-dev
 	$(BIN)/python -m pytest -m nightly --timeout 3600 $(ARGS)
 
 bench: .venv/.installed-dev
-	@set -e; for page in benchmarks/bench_*.py; do echo "== $$page"; \
-	  PYTHONPATH=. OPENBLAS_NUM_THREADS=1 $(BIN)/python -m "benchmarks.$$(basename "$$page" .py)" $(ARGS); done
+	PYTHONPATH=. $(BIN)/python -m benchmarks.run $(ARGS)
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache nbx/v1

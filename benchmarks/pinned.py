@@ -10,13 +10,15 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
 from redis.asyncio import Redis
 
+from benchmarks.catalogs import sized
+from benchmarks.harness import Result, Size
 from benchmarks.load_client import load
 from nbx.catalog.model import Catalog
 from nbx.catalog.releases import publish
@@ -38,16 +40,40 @@ class Pinned(NamedTuple):
     """For further processes of the same service."""
 
 
+class Peer(NamedTuple):
+    """A server to compare with."""
+
+    port: int
+    pid: int
+
+
+@contextlib.contextmanager
+def peer(module: str, *arguments: object) -> Iterator[Peer]:
+    """Run `python -m benchmarks.<module> PORT …` on core 0 while the context lasts."""
+    port = free_port()
+    argv = [sys.executable, "-m", f"benchmarks.{module}", str(port), *map(str, arguments)]
+    with process(argv, dict(os.environ), core=0) as started:
+        yield Peer(port, started.pid)
+
+
+def bare_asgi(size: int) -> contextlib.AbstractContextManager[Peer]:
+    """Run a bare ASGI function that answers so many bytes."""
+    return peer("bare_app", size)
+
+
 @contextlib.asynccontextmanager
-async def pinned_service(catalog: Catalog) -> AsyncIterator[Pinned]:
-    """Run Redis and one api process while the context lasts; this process goes to core 1."""
+async def pinned_service(catalog: Catalog, *redis_options: str) -> AsyncIterator[Pinned]:
+    """Run Redis and one api process while the context lasts; this process goes to core 1.
+
+    `redis_options` are further flags of the server, such as a port to listen on besides its socket.
+    """
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(
             data_dir=Path(folder), port=free_port(), grpc_port=free_port(), auth="off", deadline_ms=1000
         )
         (Path(folder) / "logs").mkdir()
         child = redis_child(settings, dict(os.environ))
-        with process(list(child.argv), dict(os.environ), core=1):
+        with process([*child.argv, *redis_options], dict(os.environ), core=1):
             await wait_ready(settings.effective_redis_url)
             async with Redis.from_url(settings.effective_redis_url) as redis:
                 await publish(redis, catalog, author="bench", note="", at_ms=0)
@@ -96,3 +122,13 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def on_service(measure_on: Callable[[Pinned, Size], Awaitable[Result]], size: Size) -> Result:
+    """Measure on a service of its own: 50 actions, 32 columns."""
+
+    async def run() -> Result:
+        async with pinned_service(sized(50, 32)) as nbx:
+            return await measure_on(nbx, size)
+
+    return asyncio.run(run())
