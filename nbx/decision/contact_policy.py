@@ -47,15 +47,11 @@ class Contacts:
                 total[scope] = count
                 total[OVERALL] = total.get(OVERALL, 0) + count
         self._open: dict[str, int] = {}
-        opened = self._open
         for reserved in state.reserved.values():
             if reserved.until_ms > now_ms:
-                action = reserved.action
-                for scope in known[action].counts_in if action in known else (action,):
-                    opened[scope] = opened.get(scope, 0) + 1
-                scope = channel_scope(reserved.channel)
-                opened[scope] = opened.get(scope, 0) + 1
-                opened[OVERALL] = opened.get(OVERALL, 0) + 1
+                scopes = known[reserved.action].counts_in if reserved.action in known else (reserved.action,)
+                for scope in (*scopes, channel_scope(reserved.channel), OVERALL):
+                    self._open[scope] = self._open.get(scope, 0) + 1
         for scope, count in self._open.items():
             total[scope] = total.get(scope, 0) + count
         self.total = total

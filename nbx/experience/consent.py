@@ -62,7 +62,7 @@ def may_contact(state: CustomerState, policy: ConsentPolicy, channel: str) -> bo
     >>> may_contact(anna, opted_in, "email"), may_contact(anna, opted_in, "phone")
     (True, False)
     """
-    said = said_of(state, contact_purpose(channel)) if state.consent else None
+    said = said_of(state, contact_purpose(channel))
     return policy.channels.get(channel, policy.contact) == "opt_out" if said is None else said.granted
 
 

@@ -149,12 +149,10 @@ def _taken_in(
 
 def _expire(state: CustomerState, now_ms: int) -> None:
     """Drop what has run out; only sizes change by it, never an answer."""
-    if state.reserved:
-        for key in [key for key, reserved in state.reserved.items() if reserved.until_ms <= now_ms]:
-            del state.reserved[key]
-    if state.pauses:
-        for scope in [scope for scope, pause in state.pauses.items() if pause.until_ms <= now_ms]:
-            del state.pauses[scope]
+    for key in [key for key, reserved in state.reserved.items() if reserved.until_ms <= now_ms]:
+        del state.reserved[key]
+    for scope in [scope for scope, pause in state.pauses.items() if pause.until_ms <= now_ms]:
+        del state.pauses[scope]
     goals.expire(state, now_ms)
 
 

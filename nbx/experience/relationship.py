@@ -7,7 +7,6 @@ newest event, so folding is O(1), late events enter at their own age, and the or
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 
 from nbx.catalog.model import ExperiencePolicy
 from nbx.experience.giveget import amount_at
@@ -73,15 +72,16 @@ def relationship_features(state: CustomerState, now_ms: int, policy: ExperienceP
     balance = balance_at(state, now_ms, policy)
     since_s = now_ms // 1000 - IGNORED_WINDOW_S
     minutes = (now_ms - state.last_prompt_ms) / 60_000 if state.last_prompt_ms else NEVER_MINUTES
-    promises = state.promises.values()
     return {
         "balance": balance,
         "strain": strain(balance),
-        "ignored_30d": float(len(state.ignored_s) - bisect_right(state.ignored_s, since_s)),
+        "ignored_30d": float(sum(1 for at_s in state.ignored_s if at_s > since_s)),
         "minutes_since_prompt": min(max(minutes, 0.0), NEVER_MINUTES),
         "asked": max(amount_at(state.asked, now_ms, policy), 0.0),
         "given": max(amount_at(state.given, now_ms, policy), 0.0),
         "obligations": float(len(open_topics(state, now_ms, policy))),
-        "promises_broken": float(sum([each.broken for each in promises])),
-        "promises_open": float(sum([bool(each.due_ms) and not each.broken and not each.kept_ms for each in promises])),
+        "promises_broken": float(sum(each.broken for each in state.promises.values())),
+        "promises_open": float(
+            sum(bool(each.due_ms) and not each.broken and not each.kept_ms for each in state.promises.values())
+        ),
     }
