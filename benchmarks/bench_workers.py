@@ -3,22 +3,25 @@
     python -m benchmarks.run --only workers
 
 On a machine of two cores two workers, Redis and the client cannot have a core each: a worker beside Redis takes time
-from all the others. So all workers share core 0 and one port, Redis and the client core 1, and counted is what a second
-of CPU decides, of all workers together. Two workers with a core each are worth twice what a second of theirs decides,
-against one; that is the number with the bar. It shows work that grows with the number of workers, such as conflicts,
-leases and polling, and it includes what the workers take from each other on their one core: fewer calls in flight in
-each, so that less is read and written at once, and colder caches.
+from all the others. So all workers run on core 0, Redis and the client on core 1, and counted is what a second of CPU
+decides, of all workers that are asked together; the same number of connections is spread over one, two or three of
+them, which take turns every second or so, as neighbours come and go. Two workers with a core each are worth twice what
+a second of theirs decides, against one; that is the number with the bar. It shows work that grows with the number of
+workers, such as conflicts, leases and polling, and it includes what workers take from each other on one core: fewer
+calls in flight in each, so that less is read and written at once, and colder caches.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import statistics
 import sys
 
-from benchmarks.bench_events_http import CONNECTIONS, decision
+from benchmarks.bench_events_http import CONNECTIONS, CUSTOMERS, decision
 from benchmarks.harness import PYTHON, Bar, Curve, Plot, Result, Size, Table
 from benchmarks.load_client import load
-from benchmarks.pinned import Pinned, cpu_s, on_service, process, ready
+from benchmarks.pinned import Pinned, cpu_s, free_port, on_service, process, ready
 
 BAR = 1.7
 
@@ -29,31 +32,31 @@ def measure(size: Size) -> Result:
 
 
 async def measure_on(nbx: Pinned, size: Size) -> Result:
-    """Measure on a service that runs; each round is one worker, then two."""
-    rounds, seconds, most = (1, 0.5, 2) if size == "smoke" else (3, 2.5, 3)
-    await ready(nbx.port, decision)
+    """Measure on a service that runs; each round is one worker, then two, then three."""
+    rounds, seconds, most = (1, 0.5, 2) if size == "smoke" else (9, 1.2, 3)
     per_cpu: dict[int, list[float]] = {}
-    shares: dict[int, list[float]] = {}
     rates: dict[int, list[float]] = {}
-    argv = [sys.executable, "-m", "nbx", "api"]
-    for workers in (*range(1, most + 1), *range(most - 1, 0, -1)):  # up and down again: time is not mistaken for them
-        started = [process(argv, nbx.environment, core=0) for _ in range(workers - 1)]
-        pids = [nbx.pid, *(each.__enter__().pid for each in started)]
-        try:
-            await _all_serve(nbx.port, pids)
-            for _ in range(rounds):
-                before = [cpu_s(pid) for pid in pids]
-                done = await load(nbx.port, decision, seconds=seconds, connections=CONNECTIONS)
-                assert done.errors == 0, f"{done.errors} of {done.requests} requests failed"
-                used = [cpu_s(pid) - was for pid, was in zip(pids, before, strict=True)]
-                per_cpu.setdefault(workers, []).append(done.requests / max(sum(used), 0.01))
-                shares.setdefault(workers, []).append(max(used) / max(sum(used), 0.01))
-                rates.setdefault(workers, []).append(done.requests / done.seconds)
-        finally:
-            for each in started:
-                each.__exit__(None, None, None)
-    middles = {workers: statistics.median(values) for workers, values in per_cpu.items()}
-    worth = {workers: workers * middle / middles[1] for workers, middle in middles.items()}
+    workers = [(nbx.port, nbx.pid)]
+    with contextlib.ExitStack() as started:
+        for _ in range(most - 1):
+            port = free_port()
+            environment = {**nbx.environment, "NBX_PORT": str(port), "NBX_GRPC_PORT": str(free_port())}
+            api = started.enter_context(process([sys.executable, "-m", "nbx", "api"], environment, core=0))
+            workers.append((port, api.pid))
+        for port, _ in workers:
+            await ready(port, decision)
+        await _asked(workers, 1.0)
+        for _ in range(rounds):
+            for count in range(1, most + 1):
+                rate, used_s = await _asked(workers[:count], seconds)
+                per_cpu.setdefault(count, []).append(rate * seconds / max(used_s, 0.01))
+                rates.setdefault(count, []).append(rate)
+    middles = {count: statistics.median(values) for count, values in per_cpu.items()}
+    # each round has its own yardstick, for neighbours come and go
+    worth = {
+        count: statistics.median(count * each / one for each, one in zip(values, per_cpu[1], strict=True))
+        for count, values in per_cpu.items()
+    }
     return Result(
         title="A second api process",
         what="the same customers decided by 1 … N workers; decisions per second of the workers' CPU",
@@ -61,16 +64,10 @@ async def measure_on(nbx: Pinned, size: Size) -> Result:
         command=f"{PYTHON} --only workers",
         tables=(
             Table(
-                ("workers", "per cpu-s", "worth, a core each", "per s, sharing a core", "busiest worker's share"),
+                ("workers", "per cpu-s", "worth, a core each", "per s, sharing a core"),
                 tuple(
-                    (
-                        str(workers),
-                        middle,
-                        f"{worth[workers]:.2f} ×",
-                        statistics.median(rates[workers]),
-                        statistics.median(shares[workers]),
-                    )
-                    for workers, middle in middles.items()
+                    (str(count), middle, f"{worth[count]:.2f} ×", statistics.median(rates[count]))
+                    for count, middle in middles.items()
                 ),
             ),
         ),
@@ -92,13 +89,21 @@ async def measure_on(nbx: Pinned, size: Size) -> Result:
     )  # fmt: skip
 
 
-async def _all_serve(port: int, pids: list[int]) -> None:
-    """Ask until every worker has used CPU for answers: the kernel spreads connections over those that listen."""
-    for _ in range(200):
-        before = [cpu_s(pid) for pid in pids]
-        done = await load(port, decision, seconds=0.15, connections=CONNECTIONS)
-        served = [cpu_s(pid) - was for pid, was in zip(pids, before, strict=True)]
-        if done.errors == 0 and min(served) > 0.1 * max(served):
-            await load(port, decision, seconds=0.5, connections=CONNECTIONS)
-            return
-    raise RuntimeError("a worker gets no requests")
+async def _asked(workers: list[tuple[int, int]], seconds: float) -> tuple[float, float]:
+    """Spread the connections over workers for a while; returns decisions per second, and their seconds of CPU."""
+    before_s = sum(cpu_s(pid) for _, pid in workers)
+    done = await asyncio.gather(
+        *(
+            load(
+                port,
+                # nobody is decided by two at the same moment
+                lambda number, first=at * CUSTOMERS // 4: decision(first + number),  # type: ignore[misc]
+                seconds=seconds,
+                connections=CONNECTIONS // len(workers),
+            )
+            for at, (port, _) in enumerate(workers)
+        )
+    )
+    assert sum(each.errors for each in done) == 0, "a request failed"
+    used_s = sum(cpu_s(pid) for _, pid in workers) - before_s
+    return sum(each.requests for each in done) / seconds, used_s
