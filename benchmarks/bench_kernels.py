@@ -104,7 +104,7 @@ def scene(n: int, d: int, kind: str) -> dict[str, Callable[[], object]]:
         return mean @ x, np.sqrt(np.einsum("kij,i,j->k", cov, x, x)), experience @ x
 
     field = twins.Field(out[0], out[1], gain, shift)
-    live = len(kernels._contenders(out[0], out[1], gain, shift, 1.0, 0.0)[0])
+    live = len(kernels._contenders(out[0], out[1], gain, shift, 1.0, 0.0, np.empty((n, 4)))[0])
     grid = np.empty(4096)
     points = kernels.selection_on_grid(out[0], out[1], gain, shift, 1.0, True, grid)[1]
     some = np.linspace(0.5, 3.0, 64)

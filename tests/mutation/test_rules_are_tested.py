@@ -162,8 +162,8 @@ MUTATIONS = [
         "catalog/plan.py",
         RULES,
         (
-            "mandatory=mandatory,\n            optional=np.flatnonzero(~mandatory),",
-            "mandatory=mandatory,\n            optional=np.flatnonzero(mandatory),",
+            "optional=np.flatnonzero(~mandatory),",
+            "optional=np.flatnonzero(mandatory),",
         ),
         (
             "consenting=_where(a.action_class not in consent.exempt for",
