@@ -16,17 +16,16 @@ from benchmarks.run import run_apart
 
 ROOT = Path(__file__).parents[2]
 PRINTED = (
-    "events_http",
-    "feedback",
     "store",
-    "learner_process",
     "fold",
     "filter",
     "verify",
-    "explain",
-    "replay",
-    pytest.param("archive", marks=pytest.mark.nightly),
     "query",
+    # a service of their own each: ten seconds
+    *(
+        pytest.param(name, marks=pytest.mark.nightly)
+        for name in ("events_http", "feedback", "learner_process", "explain", "replay", "archive")
+    ),
 )
 BY_NAME = {entry.name: entry for entry in ENTRIES}
 
