@@ -494,7 +494,7 @@ def log_export(
 def log_changes(
     count: Annotated[int, typer.Option(min=1, max=1000)] = 50, as_json: AsJson = False, url: Url = ""
 ) -> None:
-    """List who changed what, newest first: drafts, releases, API keys."""
+    """List who changed what, newest first: drafts, releases, API keys, settings, acts on customers."""
     from nbx.catalog.time_words import moment
 
     changes = _client(url).call("GET", "/v1/audit/changes", count=count)

@@ -7,7 +7,7 @@ numbers: they are points of the house, and mean nothing outside.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -90,7 +90,7 @@ def condition_words(source: str, words: Mapping[str, Variable]) -> Iterator[str]
     ['card tier is not gold', 'it depends on how things have gone between us lately']
     """
     for part in _conjuncts(parse_condition(source)):
-        said = _said(part, words, holds=True)
+        said = node_words(part, words, _fact)
         if said is None:
             looked_at = dict.fromkeys(_name(path) for path in sorted(names_in(part)))
             said = f"it depends on {' and '.join(looked_at)}"
@@ -105,25 +105,32 @@ def _conjuncts(node: Node) -> Iterator[Node]:
         yield node
 
 
-def _said(node: Node, words: Mapping[str, Variable], *, holds: bool) -> str | None:
-    """Return what it means that a node holds, or does not; None where that is not for words."""
+def node_words(
+    node: Node, words: Mapping[str, Variable], tell: Callable[[str, Values], str | None], *, holds: bool = True
+) -> str | None:
+    """Return what it means that a node holds, or does not; None where that is not for words.
+
+    `tell` says it of one variable's path and the values it has then, or returns None.
+    """
     if isinstance(node, Unary) and node.sign == "!":
-        return _said(node.operand, words, holds=not holds)
+        return node_words(node.operand, words, tell, holds=not holds)
     if isinstance(node, Chain) and node.signs[0] in ("&&", "||"):
-        parts = [_said(each, words, holds=holds) for each in node.operands]
+        parts = [node_words(each, words, tell, holds=holds) for each in node.operands]
         told = [part for part in parts if part is not None]
         if len(told) < len(parts):
             return None
         return (" and " if (node.signs[0] == "&&") is holds else ", or ").join(told)
     fact = fact_of(node, words)
-    if fact is None or fact[0].startswith("relationship."):
+    if fact is None:
         return None
     path, values = fact
-    return _fact(path, values if holds else values.negated())
+    return tell(path, values if holds else values.negated())
 
 
-def _fact(path: str, values: Values) -> str:
+def _fact(path: str, values: Values) -> str | None:
     root, _, name = path.partition(".")
+    if root == "relationship":
+        return None
     if isinstance(values, Choice) and values.values <= {True, False}:
         is_so = (True in values.values) is not values.all_but
         if root == "concern":

@@ -12,8 +12,7 @@ from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
-from nbx.catalog.cel_syntax import CelSyntaxError, Chain, Node, Unary, names_in, parse_condition
-from nbx.catalog.condition_logic import fact_of
+from nbx.catalog.cel_syntax import CelSyntaxError, Chain, Node, names_in, parse_condition
 from nbx.catalog.conditions import ConditionError, build_context, compile_condition
 from nbx.catalog.model import LAYERS, Action, Group, Treatment
 from nbx.catalog.plan import Plan
@@ -24,6 +23,7 @@ from nbx.decision.again import Again
 from nbx.decision.contributions import feature_words, value_words
 from nbx.decision.eligibility import NOT_IN_LAYER
 from nbx.decision.held import Held, held_again, held_in_record
+from nbx.decision.plain_words import node_words
 from nbx.decision.seen import Seen
 from nbx.decision.smallest_change import SmallestChange, smallest_change
 from nbx.decision.worth import Worth, free_for, slot_views, worths
@@ -298,7 +298,7 @@ def needed_words(source: str, words: Mapping[str, Variable], saw: Mapping[str, V
 
 
 def _needed(source: str, part: Node, words: Mapping[str, Variable], saw: Mapping[str, Value]) -> str:
-    said = _said(part, words, holds=True)
+    said = node_words(part, words, _has_to_be)
     names = [name for name in sorted(names_in(part)) if name in saw]
     was = ", ".join(f"{feature_words(name, None)} was {value_words(saw[name])}" for name in names)
     if said is None:
@@ -308,21 +308,8 @@ def _needed(source: str, part: Node, words: Mapping[str, Variable], saw: Mapping
     return f"{said}; {was}" if was else said
 
 
-def _said(node: Node, words: Mapping[str, Variable], *, holds: bool) -> str | None:
-    """Return what has to be so for a node to hold, or not to; None where that is not for words."""
-    if isinstance(node, Unary) and node.sign == "!":
-        return _said(node.operand, words, holds=not holds)
-    if isinstance(node, Chain) and node.signs[0] in ("&&", "||"):
-        parts = [_said(each, words, holds=holds) for each in node.operands]
-        told = [part for part in parts if part is not None]
-        if len(told) < len(parts):
-            return None
-        return (" and " if (node.signs[0] == "&&") is holds else ", or ").join(told)
-    fact = fact_of(node, words)
-    if fact is None:
-        return None
-    path, values = fact
-    return f"{feature_words(path, None)} has to be {_set_words(values if holds else values.negated())}"
+def _has_to_be(path: str, values: Values) -> str:
+    return f"{feature_words(path, None)} has to be {_set_words(values)}"
 
 
 def _set_words(values: Values) -> str:

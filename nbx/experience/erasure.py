@@ -1,8 +1,9 @@
 """Erasing a customer: one commit takes the state, its open decisions, timers and replies, and says so in the log.
 
-What belongs to a customer is found by reading the partition's log, which is complete: an index would cost every
-decision a command and every customer memory, for something that happens rarely. The state's version is compared on
-commit, so whatever was logged for the customer meanwhile makes the erasure read on and try again.
+What belongs to a customer is found in the log, which is complete: by the archive's column of ids, and by reading the
+live stream of its partition. An index would cost every decision a command and every customer memory, for something
+that happens rarely. The state's version is compared on commit, so whatever was logged for the customer meanwhile makes
+the erasure read on and try again.
 
 The version stays for `erased_keep_s` with an empty struct in place of the state. Whoever loaded the old state gets a
 conflict, also after a new life has begun; with the key gone, that life would count from 1 again, and a commit prepared
