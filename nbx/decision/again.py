@@ -116,7 +116,8 @@ def purse_of(entry: DecisionEntry, own: Plan) -> dict[str, int]:
     for removed in entry.removed:
         if removed.reason == "budget_spent":
             for budget in own.budgets:
-                if removed.action in budget.amounts and removed.detail.startswith(f"{budget.resource}:"):
-                    left = budget.amounts[removed.action] - 1
+                if removed.action in budget.amounts and removed.detail.startswith(f"{budget.resource}: "):
+                    nothing = removed.detail.startswith(f"{budget.resource}: nothing")
+                    left = 0 if nothing else budget.amounts[removed.action] - 1
                     purse[budget.resource] = min(purse.get(budget.resource, left), left)
     return purse

@@ -16,6 +16,7 @@ from msgspec import Struct, structs
 
 from nbx.bandits.snapshot import BoundModel
 from nbx.catalog.plan import Plan
+from nbx.decision.again import purse_of
 from nbx.decision.choice import Allowed, allowed, decide
 from nbx.decision.contact_policy import Contacts, shared_limits
 from nbx.decision.degraded import degraded_entry
@@ -50,7 +51,7 @@ def request_of(entry: DecisionEntry) -> DecideRequest:
 def decide_again(entry: DecisionEntry, plan: Plan, model: BoundModel, state: CustomerState) -> DecisionEntry:
     """Make the decision of a record again; `READ` fields are those of the record."""
     request = request_of(entry)
-    purse = purse_of(entry, plan, model, state)
+    purse = whole_purse(entry, plan, model, state)
     choice = decide(plan, model, state, request, entry.decision_id, entry.at_ms, salt=entry.policy.salt, purse=purse)
     again = decision_entry(
         choice,
@@ -75,17 +76,10 @@ def degrade_again(entry: DecisionEntry, plan: Plan, salt: str) -> DecisionEntry:
     return structs.replace(again, **{name: getattr(entry, name) for name in READ})
 
 
-def purse_of(entry: DecisionEntry, plan: Plan, model: BoundModel, state: CustomerState) -> dict[str, int]:
-    """Return what budgets had left, as far as the record tells and no further than it matters."""
+def whole_purse(entry: DecisionEntry, plan: Plan, model: BoundModel, state: CustomerState) -> dict[str, int]:
+    """Return what budgets had left, by what was removed and by what the slate was allowed."""
     placement = plan.placements[entry.request.placement]
-    left = {}
-    for use in placement.budgets:
-        resource = use.plan.resource
-        gone = [r for r in entry.removed if r.reason == "budget_spent" and r.detail.startswith(f"{resource}: ")]
-        amounts = [use.plan.amounts[r.action] for r in gone if r.action in use.plan.amounts]
-        if amounts:
-            nothing = any(r.detail.startswith(f"{resource}: nothing") for r in gone)
-            left[resource] = 0 if nothing else min(amounts) - 1
+    left = purse_of(entry, plan)
     if placement.budgets and entry.shared:
         left |= _allowances(entry, plan, allowed(
             plan, state, request_of(entry), entry.at_ms, salt=entry.policy.salt, purse=left, model=model

@@ -10,7 +10,7 @@ from msgspec import structs
 
 from nbx.decision.choice import decide
 from nbx.decision.messages import DecideRequest
-from nbx.decision.recompute import decide_again, differences, purse_of, request_of
+from nbx.decision.recompute import decide_again, differences, request_of, whole_purse
 from nbx.decision.record import decision_entry
 from nbx.experience.entries import Continued, DecisionEntry, Removed, Spent
 from nbx.features.state import CustomerState
@@ -64,10 +64,10 @@ def test_a_limit_of_contacts_with_the_same_members_is_none_of_a_budget() -> None
     purse = {"cards/units": 1, "costs/money": 50 * MONEY}
     entry = decided(1, purse, slots=3)
     assert [(limit.members, limit.allowance) for limit in entry.shared][:2] == [((0, 1, 2), 2), ((0, 1, 2), 1)]
-    assert purse_of(entry, PLAN, MODEL, CustomerState())["cards/units"] == 1
+    assert whole_purse(entry, PLAN, MODEL, CustomerState())["cards/units"] == 1
     entry = decided(1, {}, slots=3)
     assert (entry.shared[0].members, entry.shared[0].allowance) == ((0, 1, 2), 2)
-    assert purse_of(entry, PLAN, MODEL, CustomerState()) == {}
+    assert whole_purse(entry, PLAN, MODEL, CustomerState()) == {}
 
 
 def test_what_was_asked_is_asked_again() -> None:
