@@ -26,6 +26,7 @@ from nbx.features.schema import Aggregate
 from nbx.limits import EXPOSURES_MS
 
 OVERALL = "overall"
+CHANNEL = "channel:"
 _NO_RULE = ContactRule()
 
 
@@ -36,7 +37,7 @@ def group_scope(name: str) -> str:
 
 def channel_scope(name: str) -> str:
     """Return the scope of a channel."""
-    return f"channel:{name}"
+    return f"{CHANNEL}{name}"
 
 
 def class_scope(name: str) -> str:
