@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from nbx.audit.metrics import ERRORS
 from nbx.limits import BODY_BYTES
 
 if TYPE_CHECKING:
@@ -69,9 +70,11 @@ class HotProtocol(HttpToolsProtocol):
         self._call: _Call | None = None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
+        """Forget the connection; a body that did not end is counted as the error it is."""
         if self._idle is not None:
             self._idle.cancel()
+        if self._call is not None and not self._call.whole:
+            ERRORS.labels("body_incomplete").inc()
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
