@@ -98,6 +98,8 @@ class Rules:
         Event type → (concern, 0: it opens it, 1: it resolves it).
     undertakings : dict
         (action, treatment) → what accepting it promises.
+    limited : frozenset
+        (action, channel) whose prompts some limit counts.
     profile : frozenset
         Declared profile features.
     uses : dict
@@ -172,6 +174,17 @@ class Rules:
             for treatment in action.treatments
             if treatment.promise is not None
         }
+        everywhere = bool(self.contact.overall.limits)
+        self.limited = frozenset(
+            (name, channel)
+            for name, known in self.actions.items()
+            for channel in self.channels
+            if everywhere
+            or known.limits
+            or known.group_limits
+            or self.class_rule(known.action_class).limits
+            or self.channel_rule(channel).limits
+        )
         self.keep_s = -(-max(_windows_ms(catalog)) // 1000)
         self.remember_ms = catalog.attribution_ms + catalog.correction_ms
 
