@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, cast, get_args
+from typing import Any, NoReturn, cast, get_args
 
 import grpc
 import msgspec
@@ -114,8 +114,8 @@ class Grpc:
 
     async def _answer(self, context: Context, scope: Scope, work: Callable[[Any], Awaitable[Any]], request: Any) -> Any:
         """Check the key, do the work, and turn errors into a status with details."""
-        await self._admitted(context, scope)
         try:
+            self._check(context, scope)
             return await work(request)
         except NbxError as error:
             await _abort(context, error)
@@ -126,12 +126,15 @@ class Grpc:
             await _abort(context, NbxError("something went wrong here; it is in the service's log"))
 
     async def _admitted(self, context: Context, scope: Scope) -> str | None:
-        """Check the key; returns the `authorization` it came in."""
-        authorization = None if self._keys.is_open else _authorization(context)
+        """Check the key of a stream; returns the `authorization` it came in."""
         try:
-            self._keys.check(authorization, scope)
+            return self._check(context, scope)
         except NbxError as error:
             await _abort(context, error)
+
+    def _check(self, context: Context, scope: Scope) -> str | None:
+        authorization = None if self._keys.is_open else _authorization(context)
+        self._keys.check(authorization, scope)
         return authorization
 
     async def _decide(self, request: Any) -> Any:
@@ -141,9 +144,7 @@ class Grpc:
             reply = await self._plane.decisions.decide(wanted)
         finally:
             self._turns.leave()
-        answer = pb.DecideReply()
-        _fill(answer, reply)
-        return answer
+        return reply_message(pb.DecideReply(), reply)
 
     async def _decide_batch(self, request: Any) -> Any:
         _parsed(request)
@@ -161,7 +162,7 @@ class Grpc:
         if request is not None and request.correlation:
             result.correlation = request.correlation
         if item.reply is not None:
-            _fill(result.reply, item.reply)
+            reply_message(result.reply, item.reply)
         elif item.problem is not None:
             result.problem.CopyFrom(_problem(item.problem))
         return result
@@ -253,7 +254,7 @@ def _authorization(context: Context) -> str | None:
     return None
 
 
-async def _abort(context: Context, error: NbxError) -> None:
+async def _abort(context: Context, error: NbxError) -> NoReturn:
     ERRORS.labels(error.code).inc()
     described = problem(error)
     details = []
@@ -335,8 +336,8 @@ def _values(values: Any, field: str) -> dict[str, Value]:
     return found
 
 
-def _fill(answer: Any, reply: DecideReply) -> None:
-    """Write a reply into an empty message; setting what is there costs half of naming every field."""
+def reply_message(answer: Any, reply: DecideReply) -> Any:
+    """Write a reply into an empty message, and return that; constructors that name every field take twice as long."""
     answer.decision_id = reply.decision_id
     for slot in reply.slots:
         _fill_slot(answer.slots.add(), slot)
@@ -357,6 +358,7 @@ def _fill(answer: Any, reply: DecideReply) -> None:
             last=thread.last,
             due_at_ms=thread.due_at,
         )
+    return answer
 
 
 def _fill_slot(answer: Any, slot: SlotReply) -> None:

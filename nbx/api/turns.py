@@ -17,6 +17,10 @@ from collections import deque
 
 WAIT_S = 0.003
 """Longest wait for a group to be done: a few times what Redis takes, and little of a deadline."""
+FEW = 3
+"""A group of fewer says that there is little to do: the next one goes in as soon as it is done, however small."""
+MANY = 16
+"""As many make a group worth going in; under load fewer wait for more, until `WAIT_S` is over."""
 GROUP = 32
 """Decisions that go in at once: with 300 µs each they are done in 10 ms; larger groups gain nothing."""
 
@@ -32,19 +36,22 @@ class Turns:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._inside = 0
+        self._inside = self._size = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
     async def enter(self) -> None:
         """Go in, at once or with the next group; who is in has to `leave`."""
-        if not self._inside:
-            self._inside = 1
+        waiting = self._waiting
+        if not self._inside and not waiting:
+            self._inside = self._size = 1
             return
         future: asyncio.Future[None] = self._loop.create_future()
-        self._waiting.append(future)
+        waiting.append(future)
         if self._timer is None:
             self._timer = self._loop.call_later(WAIT_S, self._admit)
+        elif len(waiting) >= MANY and not self._inside:
+            self._admit()
         try:
             await future
         except asyncio.CancelledError:
@@ -55,7 +62,7 @@ class Turns:
     def leave(self) -> None:
         """Tell that one who was in is done."""
         self._inside -= 1
-        if not self._inside and self._waiting:
+        if self._waiting and not self._inside and (self._size < FEW or len(self._waiting) >= MANY):
             self._admit()
 
     def _admit(self) -> None:
@@ -63,12 +70,12 @@ class Turns:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        room = GROUP
-        while self._waiting and room:
+        self._size = 0
+        while self._waiting and self._size < GROUP:
             future = self._waiting.popleft()
             if not future.done():
                 future.set_result(None)
-                self._inside += 1
-                room -= 1
+                self._size += 1
+        self._inside += self._size
         if self._waiting:
             self._timer = self._loop.call_later(WAIT_S, self._admit)
