@@ -103,9 +103,9 @@ def _result(found: dict[str, list[tuple[float, float, float, float]]], rounds: i
                 UNARY_BAR,
                 at_least=True,
                 why=f"grpc.aio needs {echo:.0f} µs of CPU for a call that does nothing, and the bar leaves as much "
-                f"again for all else; a decision with message and Redis takes {decision:.0f} µs in a stream, and in a call "
-                f"{max(unary - echo - decision, 0.0):.0f} µs more: grpc.aio accepts one call after the other, so fewer are "
-                "decided together, with colder caches.",
+                f"again for all else; a decision with message and Redis takes {decision:.0f} µs in a stream, and "
+                f"{max(unary - echo - decision, 0.0):.0f} µs more in a call: grpc.aio accepts one call after the other, "
+                "so fewer are decided together, with colder caches.",
             ),
             Bar(
                 "stream, of own unary, per cpu-second",
@@ -113,9 +113,9 @@ def _result(found: dict[str, list[tuple[float, float, float, float]]], rounds: i
                 STREAM_BAR,
                 at_least=True,
                 why=f"grpc.aio needs {echo:.0f} µs for a call and {streamed:.0f} µs for a message of a stream: "
-                f"{echo / streamed:.1f} × without any deciding. With {decision:.0f} µs for the decision on both sides it "
-                f"is {(echo + decision) / (streamed + decision):.1f} ×: what is found above that is lost by calls, not "
-                "won by streams. Deciding faster brings it nearer to the former, never beyond.",
+                f"{echo / streamed:.1f} × without any deciding. With {decision:.0f} µs for the decision on both sides "
+                f"it is {(echo + decision) / (streamed + decision):.1f} ×: what is found above that is lost by calls, "
+                "not won by streams. Deciding faster brings it nearer to the former, never beyond.",
             ),
         ),
         size=size,

@@ -8,8 +8,8 @@ commit: groups grow with the load, and with none there are none. Under load a gr
 once: grpc.aio accepts one call after the other, and gets time to. That saves another tenth of the CPU; a longer pause
 saves no more.
 
-What always holds: while somebody waits, a group goes in at the latest `WAIT_S` after the one before, whatever that waits
-for; no more than `GROUP` go in at once; who came first is not let in later than who came after.
+What always holds: while somebody waits, a group goes in at the latest `WAIT_S` after the one before, whatever that
+waits for; no more than `GROUP` go in at once; who came first is not let in later than who came after.
 """
 
 from __future__ import annotations
