@@ -104,7 +104,7 @@ def _result(found: dict[str, list[tuple[float, float, float, float]]], rounds: i
                 at_least=True,
                 why=f"grpc.aio needs {echo:.0f} µs of CPU for a call that does nothing, and the bar leaves as much "
                 f"again for all else; a decision with message and Redis takes {decision:.0f} µs in a stream, and "
-                f"{max(unary - echo - decision, 0.0):.0f} µs more in a call: grpc.aio accepts one call after the other, "
+                f"{max(unary - echo - decision, 0.0):.0f} µs more in a call: grpc.aio accepts one after the other, "
                 "so fewer are decided together, with colder caches.",
             ),
             Bar(
