@@ -33,7 +33,7 @@ from nbx.v1 import nbx_pb2 as pb
 
 SERVICES = ("nbx.v1.DecisionService", "nbx.v1.EventService")
 STREAM_WINDOW = 64
-"""Decisions of one stream in flight at a time; beyond it, reading the stream waits."""
+"""Decisions of one stream under way at a time, from reading until the reply is sent; beyond it, reading waits."""
 _log = logging.getLogger(__name__)
 _MODES, _EXPLAINS = get_args(Mode), get_args(Explain)
 _encode = msgspec.json.Encoder().encode

@@ -73,6 +73,34 @@ def test_a_stream_of_two_hundred_comes_back_whole(service: Running) -> None:
             assert customers[result.reply.decision_id] == f"grpc-stream-{result.correlation}"
 
 
+def test_a_stream_whose_replies_nobody_reads_stops_deciding(service: Running) -> None:
+    count = 160
+
+    def decided() -> int:
+        return sum(entry.customer_id.startswith("grpc-deaf-") for entry in decisions_in(service.entries()))
+
+    async def converse() -> list[int]:
+        sent, before = 0, -1
+
+        async def requests() -> AsyncIterator[Any]:
+            nonlocal sent
+            for sent in range(count):
+                yield asked(f"grpc-deaf-{sent}", correlation=str(sent), explain="full", slots=3)
+
+        # without probing, a stream's window stays at 64 KB: what more is written has to wait for its reader
+        async with GrpcClient(service, None, ("grpc.http2.bdp_probe", 0)) as client:
+            results = client.stream_of(requests())
+            await eventually_async(lambda: sent > 2 * STREAM_WINDOW, 30, "requests leave")
+            while (now := await asyncio.to_thread(decided)) != before or not now:
+                before = now
+                await asyncio.sleep(0.2)
+            assert now < count
+            return [int(result.correlation) async for result in results]
+
+    assert sorted(asyncio.run(converse())) == list(range(count))
+    assert decided() == count
+
+
 def test_record_and_its_stream(service: Running) -> None:
     def event(number: int, **more: Any) -> Any:
         return pb.Event(
@@ -173,34 +201,6 @@ def test_a_revoked_key_ends_a_stream_that_was_open(service: Running) -> None:
     fault = refused(service, converse, text)
     assert (fault.status, fault.code) == (Status.UNAUTHENTICATED, "unauthenticated")
     assert received == ["before"]
-
-
-def test_a_stream_whose_replies_nobody_reads_stops_deciding(service: Running) -> None:
-    count = 500
-
-    def decided() -> int:
-        return sum(entry.customer_id.startswith("grpc-deaf-") for entry in decisions_in(service.entries()))
-
-    async def converse() -> list[int]:
-        sent, before = 0, -1
-
-        async def requests() -> AsyncIterator[Any]:
-            nonlocal sent
-            for sent in range(count):
-                yield asked(f"grpc-deaf-{sent}", correlation=str(sent), explain="full", slots=3)
-
-        # without probing, a stream's window stays at 64 KB: what more is written has to wait for its reader
-        async with GrpcClient(service, None, ("grpc.http2.bdp_probe", 0)) as client:
-            results = client.stream_of(requests())
-            await eventually_async(lambda: sent > 2 * STREAM_WINDOW, 30, "requests leave")
-            while (now := await asyncio.to_thread(decided)) != before or not now:
-                before = now
-                await asyncio.sleep(0.2)
-            assert now < count
-            return [int(result.correlation) async for result in results]
-
-    assert sorted(asyncio.run(converse())) == list(range(count))
-    assert decided() == count
 
 
 def test_streams_that_are_broken_off_leave_nothing_behind(service: Running) -> None:
