@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from typing import Any, cast, get_args
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, NoReturn, cast, get_args
 
 import grpc
 import msgspec
@@ -20,8 +20,9 @@ from nbx.api.auth import KeyRing, Scope
 from nbx.api.errors import problem, status_of
 from nbx.api.messages import Problem
 from nbx.api.plane import DataPlane
+from nbx.api.turns import Turns
 from nbx.audit.metrics import ERRORS
-from nbx.decision.messages import DecideReply, DecideRequest, Explain, Mode
+from nbx.decision.messages import DecideReply, DecideRequest, Explain, Mode, SlotReply
 from nbx.errors import Invalid, NbxError, TooLarge
 from nbx.experience.entries import Event
 from nbx.experience.results import EventResult
@@ -32,8 +33,10 @@ from nbx.v1 import nbx_pb2 as pb
 
 SERVICES = ("nbx.v1.DecisionService", "nbx.v1.EventService")
 STREAM_WINDOW = 64
-"""Decisions of one stream in flight at a time; beyond it, reading the stream waits."""
+"""Decisions of one stream under way at a time, from reading until the reply is sent; beyond it, reading waits."""
 _log = logging.getLogger(__name__)
+_MODES, _EXPLAINS = get_args(Mode), get_args(Explain)
+_encode = msgspec.json.Encoder().encode
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -51,32 +54,33 @@ class Grpc:
     def __init__(self, plane: DataPlane, keys: KeyRing) -> None:
         self._plane = plane
         self._keys = keys
+        self._turns = Turns(asyncio.get_running_loop())
 
     async def decide(self, request: Any, context: Context) -> Any:
         """`DecisionService.Decide`."""
-        return await self._answer(context, "decide", self._decide(request))
+        return await self._answer(context, "decide", self._decide, request)
 
     async def decide_batch(self, request: Any, context: Context) -> Any:
         """`DecisionService.DecideBatch`."""
-        return await self._answer(context, "decide", self._decide_batch(request))
+        return await self._answer(context, "decide", self._decide_batch, request)
 
-    async def decide_stream(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+    async def decide_stream(self, _: object, context: Context) -> None:
         """`DecisionService.DecideStream`: up to `STREAM_WINDOW` in flight; replies as they are ready."""
-        await self._answer(context, "decide", _nothing())
-        authorization = _authorization(context)
+        authorization = await self._admitted(context, "decide")
         done: asyncio.Queue[Any] = asyncio.Queue()
         gate = asyncio.Semaphore(STREAM_WINDOW)
         running: set[asyncio.Task[None]] = set()
 
         async def one(request: Any) -> None:
+            await self._turns.enter()
             try:
-                await done.put(await self._result(request))
+                done.put_nowait(await self._result(request))
             finally:
-                gate.release()
+                self._turns.leave()
 
         async def read() -> None:
             try:
-                async for request in requests:
+                while (request := await context.read()) is not grpc.aio.EOF:
                     self._keys.check(authorization, "decide")
                     await gate.acquire()
                     task = asyncio.create_task(one(request))
@@ -84,12 +88,13 @@ class Grpc:
                     task.add_done_callback(running.discard)
                 await asyncio.gather(*running)
             finally:
-                await done.put(None)
+                done.put_nowait(None)
 
         reader = asyncio.create_task(read())
         try:
             while (result := await done.get()) is not None:
-                yield result
+                await context.write(result)
+                gate.release()
             await reader
         except NbxError as error:
             await _abort(context, error)
@@ -99,23 +104,19 @@ class Grpc:
 
     async def record(self, request: Any, context: Context) -> Any:
         """`EventService.Record`."""
-        return await self._answer(context, "events", self._record(request))
+        return await self._answer(context, "events", self._record, request)
 
     async def record_stream(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
         """`EventService.RecordStream`: one reply per message, in order."""
-        await self._answer(context, "events", _nothing())
+        await self._admitted(context, "events")
         async for request in requests:
-            yield await self._answer(context, "events", self._record(request))
+            yield await self._answer(context, "events", self._record, request)
 
-    async def _answer(self, context: Context, scope: Scope, work: Coroutine[Any, Any, Any]) -> Any:
+    async def _answer(self, context: Context, scope: Scope, work: Callable[[Any], Awaitable[Any]], request: Any) -> Any:
         """Check the key, do the work, and turn errors into a status with details."""
         try:
-            self._keys.check(_authorization(context), scope)
-        except NbxError as error:
-            work.close()
-            await _abort(context, error)
-        try:
-            return await work
+            self._check(context, scope)
+            return await work(request)
         except NbxError as error:
             await _abort(context, error)
         except (asyncio.CancelledError, grpc.aio.AbortError):
@@ -124,8 +125,26 @@ class Grpc:
             _log.exception("unexpected error in a gRPC call")
             await _abort(context, NbxError("something went wrong here; it is in the service's log"))
 
+    async def _admitted(self, context: Context, scope: Scope) -> str | None:
+        """Check the key of a stream; returns the `authorization` it came in."""
+        try:
+            return self._check(context, scope)
+        except NbxError as error:
+            await _abort(context, error)
+
+    def _check(self, context: Context, scope: Scope) -> str | None:
+        authorization = None if self._keys.is_open else _authorization(context)
+        self._keys.check(authorization, scope)
+        return authorization
+
     async def _decide(self, request: Any) -> Any:
-        return _reply(await self._plane.decisions.decide(_request(request)))
+        wanted = _request(request)
+        await self._turns.enter()
+        try:
+            reply = await self._plane.decisions.decide(wanted)
+        finally:
+            self._turns.leave()
+        return reply_message(pb.DecideReply(), reply)
 
     async def _decide_batch(self, request: Any) -> Any:
         _parsed(request)
@@ -138,12 +157,15 @@ class Grpc:
         return pb.DecideBatchReply(results=await asyncio.gather(*(self._result(r) for r in request.requests)))
 
     async def _result(self, request: Any) -> Any:
-        (item,) = await self._plane.decide_many([_or_error(request)])
-        correlation = "" if request is None else request.correlation
+        item = await self._plane.decide_one(_or_error(request))
+        result = pb.DecideResult()
+        if request is not None and request.correlation:
+            result.correlation = request.correlation
         if item.reply is not None:
-            return pb.DecideResult(correlation=correlation, reply=_reply(item.reply))
-        assert item.problem is not None
-        return pb.DecideResult(correlation=correlation, problem=_problem(item.problem))
+            reply_message(result.reply, item.reply)
+        elif item.problem is not None:
+            result.problem.CopyFrom(_problem(item.problem))
+        return result
 
     async def _record(self, request: Any) -> Any:
         _parsed(request)
@@ -186,9 +208,13 @@ def _decision_handlers(face: Grpc) -> grpc.GenericRpcHandler:
     return grpc.method_handlers_generic_handler(
         SERVICES[0],
         {
-            "Decide": _handler(grpc.unary_unary_rpc_method_handler, face.decide, pb.DecideRequest),
-            "DecideBatch": _handler(grpc.unary_unary_rpc_method_handler, face.decide_batch, pb.DecideBatchRequest),
-            "DecideStream": _handler(grpc.stream_stream_rpc_method_handler, face.decide_stream, pb.DecideRequest),
+            "Decide": _handler(grpc.unary_unary_rpc_method_handler, face.decide, pb.DecideRequest, pb.DecideReply),
+            "DecideBatch": _handler(
+                grpc.unary_unary_rpc_method_handler, face.decide_batch, pb.DecideBatchRequest, pb.DecideBatchReply
+            ),
+            "DecideStream": _handler(
+                grpc.stream_stream_rpc_method_handler, face.decide_stream, pb.DecideRequest, pb.DecideResult
+            ),
         },
     )
 
@@ -197,30 +223,28 @@ def _event_handlers(face: Grpc) -> grpc.GenericRpcHandler:
     return grpc.method_handlers_generic_handler(
         SERVICES[1],
         {
-            "Record": _handler(grpc.unary_unary_rpc_method_handler, face.record, pb.RecordRequest),
-            "RecordStream": _handler(grpc.stream_stream_rpc_method_handler, face.record_stream, pb.RecordRequest),
+            "Record": _handler(grpc.unary_unary_rpc_method_handler, face.record, pb.RecordRequest, pb.RecordReply),
+            "RecordStream": _handler(
+                grpc.stream_stream_rpc_method_handler, face.record_stream, pb.RecordRequest, pb.RecordReply
+            ),
         },
     )
 
 
-def _handler(kind: Callable[..., Any], method: Any, request: Any) -> Any:
+def _handler(kind: Callable[..., Any], method: Any, request: Any, answer: Any) -> Any:
     def parse(packed: bytes) -> Any:
         try:
             return request.FromString(packed)
         except DecodeError:  # raised from here it would be answered as UNKNOWN, or end a stream without a word
             return None
 
-    return kind(method, request_deserializer=parse, response_serializer=lambda m: m.SerializeToString())
+    return kind(method, request_deserializer=parse, response_serializer=answer.SerializeToString)
 
 
 def _parsed(request: Any) -> Any:
     if request is None:
         raise Invalid("the message cannot be read as protobuf of its type", code="message_malformed")
     return request
-
-
-async def _nothing() -> None:
-    return None
 
 
 def _authorization(context: Context) -> str | None:
@@ -230,7 +254,7 @@ def _authorization(context: Context) -> str | None:
     return None
 
 
-async def _abort(context: Context, error: NbxError) -> None:
+async def _abort(context: Context, error: NbxError) -> NoReturn:
     ERRORS.labels(error.code).inc()
     described = problem(error)
     details = []
@@ -258,11 +282,11 @@ def _or_error(request: Any) -> DecideRequest | NbxError:
 def _request(request: Any) -> DecideRequest:
     _parsed(request)
     mode, explain = request.mode or "live", request.explain or "none"
-    for field, value, allowed in (("mode", mode, get_args(Mode)), ("explain", explain, get_args(Explain))):
-        if value not in allowed:
-            raise Invalid(
-                f"{field} is {value!r}; it must be one of {', '.join(allowed)}", field=field, code="field_invalid"
-            )
+    if mode not in _MODES or explain not in _EXPLAINS:
+        field, value, allowed = ("explain", explain, _EXPLAINS) if mode in _MODES else ("mode", mode, _MODES)
+        raise Invalid(
+            f"{field} is {value!r}; it must be one of {', '.join(allowed)}", field=field, code="field_invalid"
+        )
     return DecideRequest(
         customer_id=request.customer_id,
         placement=request.placement,
@@ -303,7 +327,8 @@ def _event(event: Any) -> Event | EventResult:
 
 def _values(values: Any, field: str) -> dict[str, Value]:
     found: dict[str, Value] = {}
-    for name, value in values.items():
+    for name in values:  # by key: `items()` of a map field is twice as slow
+        value = values[name]
         kind = value.WhichOneof("kind")
         if kind is None:
             raise Invalid(f"{field}.{name} has no value", field=f"{field}.{name}", code="field_invalid")
@@ -311,47 +336,43 @@ def _values(values: Any, field: str) -> dict[str, Value]:
     return found
 
 
-def _reply(reply: DecideReply) -> Any:
-    return pb.DecideReply(
-        decision_id=reply.decision_id,
-        slots=[
-            pb.Slot(
-                slot=slot.slot,
-                action=slot.action,
-                treatment=slot.treatment,
-                content_json=_json(slot.content),
-                gives=slot.gives,
-                asks=slot.asks,
-                p_response=slot.p_response or 0.0,
-                propensity=slot.propensity or 0.0,
-                expires_at_ms=slot.expires_at,
-                none=slot.none,
-            )
-            for slot in reply.slots
-        ],
-        holdout=reply.holdout,
-        degraded=reply.degraded,
-        release=reply.release,
-        snapshot=reply.snapshot,
-        took_ms=reply.took_ms,
-        explanation_json=_json(reply.explanation),
-        continues=[
-            pb.Continued(
-                kind=thread.kind,
-                name=thread.name,
-                channel=thread.channel,
-                opened_at_ms=thread.opened_at,
-                last_at_ms=thread.last_at,
-                last=thread.last,
-                due_at_ms=thread.due_at,
-            )
-            for thread in reply.continues
-        ],
-    )
+def reply_message(answer: Any, reply: DecideReply) -> Any:
+    """Write a reply into an empty message, and return that; constructors that name every field take twice as long."""
+    answer.decision_id = reply.decision_id
+    for slot in reply.slots:
+        _fill_slot(answer.slots.add(), slot)
+    answer.holdout = reply.holdout
+    answer.degraded.extend(reply.degraded)
+    answer.release = reply.release
+    answer.snapshot = reply.snapshot
+    answer.took_ms = reply.took_ms
+    if reply.explanation is not None:
+        answer.explanation_json = _encode(reply.explanation)
+    for thread in reply.continues:
+        answer.continues.add(
+            kind=thread.kind,
+            name=thread.name,
+            channel=thread.channel,
+            opened_at_ms=thread.opened_at,
+            last_at_ms=thread.last_at,
+            last=thread.last,
+            due_at_ms=thread.due_at,
+        )
+    return answer
 
 
-def _json(value: Any) -> str:
-    return "" if value is None else msgspec.json.encode(value).decode()
+def _fill_slot(answer: Any, slot: SlotReply) -> None:
+    answer.slot = slot.slot
+    answer.action = slot.action
+    answer.treatment = slot.treatment
+    if slot.content is not None:
+        answer.content_json = _encode(slot.content)
+    answer.gives.extend(slot.gives)
+    answer.asks.extend(slot.asks)
+    answer.p_response = slot.p_response or 0.0
+    answer.propensity = slot.propensity or 0.0
+    answer.expires_at_ms = slot.expires_at
+    answer.none = slot.none
 
 
 def _problem(described: Problem) -> Any:

@@ -57,8 +57,22 @@ class DataPlane:
 
     async def decide_many(self, requests: Sequence[DecideRequest | NbxError]) -> list[BatchItem]:
         """Decide many at once; what is an error already stays one."""
-        results = await asyncio.gather(*(self._item(request) for request in requests))
+        results = await asyncio.gather(*(self.decide_one(request) for request in requests))
         return list(results)
+
+    async def decide_one(self, request: DecideRequest | NbxError) -> BatchItem:
+        """Decide one of many: what is wrong with it is its result."""
+        try:
+            if not isinstance(request, NbxError):
+                return BatchItem(reply=await self.decisions.decide(request))
+            refused = request
+        except NbxError as error:
+            refused = error
+        except Exception:  # noqa: BLE001 - no traceback may reach a caller
+            _log.exception("unexpected error in one of many decisions")
+            refused = NbxError("something went wrong here; it is in the service's log")
+        ERRORS.labels(refused.code).inc()
+        return BatchItem(problem=problem(refused))
 
     async def record(self, body: bytes) -> bytes:
         """`POST /v1/events`: one result per event, in order; a bad one fails alone."""
@@ -86,19 +100,6 @@ class DataPlane:
             raise from_decode(error) from None
         events = await self.record_many(request.events)
         return InteractionReply(events=events, decision=await self.decisions.decide(request.decision))
-
-    async def _item(self, request: DecideRequest | NbxError) -> BatchItem:
-        try:
-            if not isinstance(request, NbxError):
-                return BatchItem(reply=await self.decisions.decide(request))
-            refused = request
-        except NbxError as error:
-            refused = error
-        except Exception:  # noqa: BLE001 - no traceback may reach a caller
-            _log.exception("unexpected error in one of many decisions")
-            refused = NbxError("something went wrong here; it is in the service's log")
-        ERRORS.labels(refused.code).inc()
-        return BatchItem(problem=problem(refused))
 
 
 def decoded_request(body: bytes) -> DecideRequest:

@@ -29,9 +29,9 @@ def _packed(message: Any) -> bytes:
 class GrpcClient:
     """Calls of both services; messages may be raw bytes, to send what no library would."""
 
-    def __init__(self, service: Running, key: str | None = None) -> None:
+    def __init__(self, service: Running, key: str | None = None, *more: tuple[str, int]) -> None:
         # a channel of its own each time: channels of one process share connections otherwise
-        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", 4 * BODY_BYTES)]
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", 4 * BODY_BYTES), *more]
         self.channel = grpc.aio.insecure_channel(service.grpc_target, options=options)
         headers = service.headers(key)
         self._metadata = tuple(headers.items())

@@ -11,9 +11,10 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
+from nbx.api.grpc import STREAM_WINDOW
 from nbx.v1 import nbx_pb2 as pb
 from tests.edge.grpc_client import Fault, GrpcClient, value
-from tests.service import WEB_ACTIONS, Running, decisions_in, event_ids_in
+from tests.service import WEB_ACTIONS, Running, decisions_in, event_ids_in, eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -70,6 +71,34 @@ def test_a_stream_of_two_hundred_comes_back_whole(service: Running) -> None:
     for result in results:
         if result.WhichOneof("result") == "reply":
             assert customers[result.reply.decision_id] == f"grpc-stream-{result.correlation}"
+
+
+def test_a_stream_whose_replies_nobody_reads_stops_deciding(service: Running) -> None:
+    count = 160
+
+    def decided() -> int:
+        return sum(entry.customer_id.startswith("grpc-deaf-") for entry in decisions_in(service.entries()))
+
+    async def converse() -> list[int]:
+        sent, before = 0, -1
+
+        async def requests() -> AsyncIterator[Any]:
+            nonlocal sent
+            for sent in range(count):
+                yield asked(f"grpc-deaf-{sent}", correlation=str(sent), explain="full", slots=3)
+
+        # without probing, a stream's window stays at 64 KB: what more is written has to wait for its reader
+        async with GrpcClient(service, None, ("grpc.http2.bdp_probe", 0)) as client:
+            results = client.stream_of(requests())
+            await eventually_async(lambda: sent > 2 * STREAM_WINDOW, 30, "requests leave")
+            while (now := await asyncio.to_thread(decided)) != before or not now:
+                before = now
+                await asyncio.sleep(0.2)
+            assert now < count
+            return [int(result.correlation) async for result in results]
+
+    assert sorted(asyncio.run(converse())) == list(range(count))
+    assert decided() == count
 
 
 def test_record_and_its_stream(service: Running) -> None:
@@ -172,6 +201,29 @@ def test_a_revoked_key_ends_a_stream_that_was_open(service: Running) -> None:
     fault = refused(service, converse, text)
     assert (fault.status, fault.code) == (Status.UNAUTHENTICATED, "unauthenticated")
     assert received == ["before"]
+
+
+def test_streams_that_are_broken_off_leave_nothing_behind(service: Running) -> None:
+    async def converse(client: GrpcClient) -> None:
+        async def requests(name: str) -> AsyncIterator[Any]:
+            for number in range(10_000):
+                yield asked(f"grpc-broken-{name}", correlation=str(number), mode="preview")
+
+        async def broken_off(name: str) -> None:
+            results: Any = client.stream_of(requests(name))
+            async for result in results:
+                assert result.WhichOneof("result") == "reply"
+                results.cancel()
+                break
+            assert await results.code() is Status.CANCELLED
+
+        await asyncio.gather(*(broken_off(str(n)) for n in range(8)))
+        rows = [asked("grpc-broken", correlation=str(n), mode="preview") for n in range(200)]
+        results = await client.decide_stream(rows)
+        assert sorted(int(result.correlation) for result in results) == list(range(200))
+        assert (await client.decide(asked("grpc-broken", mode="preview"))).decision_id
+
+    call(service, converse)
 
 
 def test_an_unknown_method_is_unimplemented(service: Running) -> None:

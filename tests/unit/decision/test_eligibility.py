@@ -80,6 +80,24 @@ def test_an_open_prompt_counts_until_it_cannot_be_seen_any_more(where: dict[str,
 @pytest.mark.parametrize(
     "where",
     [
+        {"action": ", limits: [{max: 2, per: 1d}]"},
+        {"group": "limits: [{max: 2, per: 1d}]"},
+        {"contact": "limits: [{max: 2, per: 1d}]"},
+        {"contact": "channels: {web: {limits: [{max: 2, per: 1d}]}}"},
+        {"contact": "classes: {promotional: {limits: [{max: 2, per: 1d}]}}"},
+    ],
+)
+def test_what_was_seen_and_what_may_be_seen_count_together(where: dict[str, str]) -> None:
+    desk = desk_with(**where)
+    desk.record("seen", decision_id=prompt(desk))
+    assert reason(desk, NOW_MS + 1) == ""
+    prompt(desk)
+    assert reason(desk, NOW_MS + 1) == "limit_reached"
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
         {"action": ", pause: {declined: 10m}"},
         {"group": "pause: {declined: 10m}"},
         {"group": "pause_group: {declined: 10m}"},
