@@ -11,23 +11,25 @@ from nbx.imports import absent
 from nbx.settings import Settings
 
 PROCESSES: Final = ("api", "learner", "keeper")
+Main = Callable[[Settings], Coroutine[Any, Any, int]]
 
 
 def run_process(name: str, settings: Settings) -> int:
     """Run one of `PROCESSES` until it is stopped; returns its exit code."""
     gc.disable()  # a tenth of the time that importing takes
-    with absent("opentelemetry"):  # or redis-py imports all of it for metrics of its own
-        import_module("redis.asyncio")
-    from nbx.runtime.process import run, start_logging
-
-    main = _main_of(name)
+    main = loaded(name)
     gc.freeze()
     gc.enable()
+    from nbx.runtime.process import run, start_logging
+
     start_logging(settings)
     return run(main(settings))
 
 
-def _main_of(name: str) -> Callable[[Settings], Coroutine[Any, Any, int]]:
+def loaded(name: str) -> Main:
+    """Import all that one of `PROCESSES` needs, and return what runs it."""
+    with absent("opentelemetry"):  # or redis-py imports all of it for metrics of its own
+        import_module("redis.asyncio")
     match name:
         case "api":
             from nbx.api.server import serve
