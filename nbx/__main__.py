@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -12,6 +13,7 @@ from nbx.settings import load_settings
 
 def main() -> None:
     """Run what the arguments say; errors are told in words and end with their exit code."""
+    gc.set_threshold(50_000)  # what is imported is no garbage: most commands are over before there is any
     if sys.argv[1:] not in [[name] for name in PROCESSES]:
         from nbx.cli import main as command_line
 
