@@ -53,7 +53,7 @@ def main(*, smoke: bool) -> float:
 
 
 async def _main(count: int, rounds: int, seconds: float) -> float:
-    async with pinned_service(sized(50, 32)) as nbx:
+    async with pinned_service(sized(50, 32, 20)) as nbx:
         await ready(nbx.port, decision)
         await _fill(nbx, count)
         await _archive(nbx)

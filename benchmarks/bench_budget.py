@@ -45,7 +45,7 @@ from nbx.features.store import versioned
 from nbx.hashing import uniform
 from nbx.ids import new_decision_id, partition_of
 
-CANDIDATES, COLUMNS = 50, 32
+CANDIDATES, COLUMNS, CONDITIONS = 50, 32, 20
 _encode = msgspec.json.Encoder().encode
 
 
@@ -136,7 +136,7 @@ def measure(size: Size) -> Result:
 async def measure_on(nbx: Pinned, size: Size) -> Result:
     """Measure all of it."""
     rounds, repeats = (3, 5) if size == "smoke" else (40, 30)
-    plan, model = served(sized(CANDIDATES, COLUMNS))
+    plan, model = served(sized(CANDIDATES, COLUMNS, CONDITIONS))
     asked, plane = bodies(plan), DataPlane(service(plan, model, AtOnceStore(packed_states(plan))), None)  # type: ignore[arg-type] # no events
     turn = 0
 

@@ -46,7 +46,7 @@ def main(*, smoke: bool) -> dict[str, float]:
 
 async def _main(rounds: int, seconds: float) -> dict[str, float]:
     measured: dict[str, list[Round]] = {"decisions": [], "events": [], f"events, {BATCH} a call": []}
-    async with pinned_service(sized(50, 32)) as nbx:
+    async with pinned_service(sized(50, 32, 20)) as nbx:
         await ready(nbx.port, decision)
         for _ in range(rounds):
             for name, batch in (("events", 1), (f"events, {BATCH} a call", BATCH)):

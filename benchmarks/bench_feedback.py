@@ -52,7 +52,7 @@ def main(*, smoke: bool) -> float:
 
 
 async def _main(rounds: int, slow_s: float, fast_s: float) -> float:
-    async with pinned_service(sized(50, 32)) as nbx:
+    async with pinned_service(sized(50, 32, 20)) as nbx:
         await ready(nbx.port, decision)
         with process([sys.executable, "-m", "nbx", "learner"], nbx.environment, core=1):
             told: list[Told] = []

@@ -121,10 +121,18 @@ class Sent(NamedTuple):
     ok: bool
 
 
-async def open_loop(port: int, requests: Sequence[bytes], *, rate: float, connections: int) -> list[Sent]:
+async def open_loop(
+    port: int,
+    requests: Sequence[bytes],
+    *,
+    rate: float,
+    connections: int,
+    look: Callable[[bytes], None] | None = None,
+) -> list[Sent]:
     """Send each request when it is due, whatever became of those before; in their order.
 
-    One that finds all connections busy waits for the next free one, and its time counts from when it was due.
+    One that finds all connections busy waits for the next free one, and its time counts from when it was due. `look`
+    is shown the body of each answer.
     """
     loop = asyncio.get_running_loop()
     free: asyncio.LifoQueue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.LifoQueue()
@@ -140,7 +148,9 @@ async def open_loop(port: int, requests: Sequence[bytes], *, rate: float, connec
         writer.write(requests[number])
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         at = head.index(b"content-length:") + 15
-        await reader.readexactly(int(head[at : head.index(b"\r", at)]))
+        body = await reader.readexactly(int(head[at : head.index(b"\r", at)]))
+        if look is not None:
+            look(body)
         free.put_nowait(connection)
         return Sent(due_s, loop.time(), head.startswith(b"http/1.1 20"))
 

@@ -125,10 +125,10 @@ def free_port() -> int:
 
 
 def on_service(measure_on: Callable[[Pinned, Size], Awaitable[Result]], size: Size) -> Result:
-    """Measure on a service of its own: 50 actions, 32 columns."""
+    """Measure on a service of its own: 50 actions, 32 columns, 20 conditions."""
 
     async def run() -> Result:
-        async with pinned_service(sized(50, 32)) as nbx:
+        async with pinned_service(sized(50, 32, 20)) as nbx:
             return await measure_on(nbx, size)
 
     return asyncio.run(run())

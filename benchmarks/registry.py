@@ -118,9 +118,10 @@ ENTRIES = (
     Entry("archive", "Archiving beside decisions", "decisions alone", reads=()),
     Entry("verify", "Verifying the archive", "reading and hashing the same bytes", reads=()),
     Entry("query", "The last hour of a large archive", "DuckDB over all files", reads=()),
+    Entry("soak", on_service=True),
 )
 NAMES = tuple(entry.name for entry in ENTRIES)
-LONG = frozenset({"feedback", "continuity", "explain", "replay", "archive", "verify", "query"})
+LONG = frozenset({"feedback", "continuity", "explain", "replay", "archive", "verify", "query", "soak"})
 """Take a minute or more each and say nothing of deciding: the last ones."""
 
 

@@ -89,7 +89,7 @@ def run_here(entries: Sequence[Entry], size: Size) -> None:
     from benchmarks.pinned import pinned_service
 
     async def over_one() -> None:
-        async with pinned_service(sized(50, 32)) as nbx:
+        async with pinned_service(sized(50, 32, 20)) as nbx:
             for entry in entries:
                 if entry.on_service:
                     module = importlib.import_module(f"benchmarks.bench_{entry.name}")

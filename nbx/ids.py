@@ -6,7 +6,7 @@ place in the log of a decision are found from the id alone, and an id whose reco
 
 from __future__ import annotations
 
-import secrets
+from os import urandom
 from typing import NamedTuple
 
 from nbx.errors import Invalid, TooLarge
@@ -60,7 +60,7 @@ def new_decision_id(partition: int, now_ms: int) -> str:
     >>> decision_ref(new_decision_id(7, 1_700_000_000_000))
     DecisionRef(partition=7, at_ms=1700000000000)
     """
-    return f"{partition:03x}{now_ms:011x}{secrets.token_hex(6)}"
+    return f"{partition:03x}{now_ms:011x}{urandom(6).hex()}"
 
 
 def decision_ref(decision_id: str, field: str = "decision_id") -> DecisionRef:

@@ -24,6 +24,9 @@ PAST_MS = 30 * 86_400_000
 """How old a behaviour event may be: windows and half-lives rarely reach further back."""
 CONTACTS = 64
 """Proved exposures kept per customer and action: a cap above this cannot be declared."""
+UNLIMITED = 8
+"""Prompts not seen yet that are kept in mind per customer, channel and action which no limit bounds: the latest to end.
+They count only should the next release bound it; a customer whose page asks every second must not carry thousands."""
 PAUSES = 16
 """Pauses kept per customer and scope, the longest: the others matter only should all of these be withdrawn."""
 EXPOSURES_MS = 30 * 86_400_000

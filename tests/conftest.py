@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,4 +19,4 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 def seeded_ids(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Decision ids, and with them every draw, follow from the test's name alone; the ids of other processes do not."""
     rng = np.random.default_rng(hash64(request.node.nodeid, "test"))
-    monkeypatch.setattr("nbx.ids.secrets", SimpleNamespace(token_hex=lambda size: rng.bytes(size).hex()))
+    monkeypatch.setattr("nbx.ids.urandom", rng.bytes)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -30,8 +30,16 @@ AsgiApp = Callable[[AsgiScope, Receive, Send], Awaitable[None]]
 
 _log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
-_JSON = (b"content-type", b"application/json")
-_PROBLEM = (b"content-type", PROBLEM_TYPE.encode())
+_JSON = b"application/json"
+_PROBLEM = PROBLEM_TYPE.encode()
+
+
+class Hot(NamedTuple):
+    """A hot call."""
+
+    scope: Scope
+    """What a key must allow."""
+    call: Callable[[bytes], Awaitable[bytes]]
 
 
 class Front:
@@ -51,11 +59,13 @@ class Front:
         self._app = app
         self._keys = keys
         self._door = BrowserDoor(plane, keys)
-        self._hot: dict[str, tuple[Scope, Callable[[bytes], Awaitable[bytes]]]] = {
-            "/v1/decisions": ("decide", plane.decide),
-            "/v1/decisions:batch": ("decide", plane.decide_batch),
-            "/v1/events": ("events", plane.record),
+        self._hot = {
+            "/v1/decisions": Hot("decide", plane.decide),
+            "/v1/decisions:batch": Hot("decide", plane.decide_batch),
+            "/v1/events": Hot("events", plane.record),
         }
+        self.hot_by_url = {path.encode(): hot for path, hot in self._hot.items()}
+        """The hot calls, by what stands in the first line of their request."""
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -66,9 +76,20 @@ class Front:
                 return
         await self._app(scope, receive, send)
 
-    async def _answer(
-        self, hot: tuple[Scope, Callable[[bytes], Awaitable[bytes]]], scope: AsgiScope, receive: Receive, send: Send
-    ) -> None:
+    async def answer(self, hot: Hot, authorization: bytes | None, body: bytes) -> tuple[int, bytes, bytes]:
+        """Answer a hot call that is from no page: status, content type and body."""
+        try:
+            self._keys.check(authorization, hot.scope)
+            if len(body) > BODY_BYTES:
+                return _refused(_too_large())
+            return 200, _JSON, await hot.call(body)
+        except NbxError as error:
+            return _refused(error)
+        except Exception:  # noqa: BLE001 - no traceback may reach a caller
+            _log.exception("unexpected error in a hot call")
+            return _refused(NbxError("something went wrong here; it is in the service's log"))
+
+    async def _answer(self, hot: Hot, scope: AsgiScope, receive: Receive, send: Send) -> None:
         status, kind = 200, _JSON
         more: list[Header] | None = None
         try:
@@ -79,22 +100,17 @@ class Front:
                 elif name == b"origin":
                     origin = value
             if origin is None and not scope["query_string"]:
-                self._keys.check(authorization, hot[0])
-                body = await hot[1](await _body(receive))
+                self._keys.check(authorization, hot.scope)
+                body = await hot.call(await _body(receive))
             else:
                 more = [VARY]
                 status, body = await self._to_page(hot, scope, receive, authorization, origin, more)
         except NbxError as error:
-            described = problem(error)
-            status, kind, body = described.status, _PROBLEM, _encode(described)
-            ERRORS.labels(error.code).inc()
+            status, kind, body = _refused(error)
         except Exception:  # noqa: BLE001 - no traceback may reach a caller
             _log.exception("unexpected error on %s", scope["path"])
-            described = problem(NbxError("something went wrong here; it is in the service's log"))
-            status, kind, body = described.status, _PROBLEM, _encode(described)
-            ERRORS.labels(described.code).inc()
-        length = (b"content-length", str(len(body)).encode())
-        headers = [kind, length]
+            status, kind, body = _refused(NbxError("something went wrong here; it is in the service's log"))
+        headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
         if more is not None:
             headers = [*headers, *more] if body else more
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -102,7 +118,7 @@ class Front:
 
     async def _to_page(
         self,
-        hot: tuple[Scope, Callable[[bytes], Awaitable[bytes]]],
+        hot: Hot,
         scope: AsgiScope,
         receive: Receive,
         authorization: bytes | None,
@@ -115,13 +131,19 @@ class Front:
             return 204, b""
         record = None
         try:
-            record, call = self._door.admit(scope["path"], authorization, scope["query_string"], hot[0])
+            record, call = self._door.admit(scope["path"], authorization, scope["query_string"], hot.scope)
         finally:
             if origin is not None:
                 more += self._door.allow_origin(origin, record)
         if record.is_publishable:
             self._door.check_origin(record, origin, dict(scope["headers"]).get(b"host", b""))
-        return 200, await (call or hot[1])(await _body(receive))
+        return 200, await (call or hot.call)(await _body(receive))
+
+
+def _refused(error: NbxError) -> tuple[int, bytes, bytes]:
+    described = problem(error)
+    ERRORS.labels(described.code).inc()
+    return described.status, _PROBLEM, _encode(described)
 
 
 def _is_preflight(scope: AsgiScope) -> bool:

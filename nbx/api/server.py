@@ -8,11 +8,13 @@ import gc
 import socket
 import sys
 from collections.abc import Iterator
+from functools import partial
 
 import uvicorn
 
 from nbx.api.front import AsgiApp, Front
 from nbx.api.grpc import start_grpc
+from nbx.api.hot_protocol import HotProtocol
 from nbx.api.http import make_app
 from nbx.api.plane import DataPlane
 from nbx.api.wiring import wire
@@ -46,14 +48,13 @@ async def serve(settings: Settings) -> int:
     warm_up()
     services = wire(settings)
     plane = DataPlane(services.decisions, services.events)
-    app: AsgiApp = Front(make_app(services, plane), plane, services.keys)
+    front = Front(make_app(services, plane), plane, services.keys)
     tracing = services.tracing
-    if tracing is not None:
-        app = tracing.wrap(app)
+    app: AsgiApp = front if tracing is None else tracing.wrap(front)
     config = uvicorn.Config(
         app,
         loop="none",
-        http="httptools",
+        http=partial(HotProtocol, front) if tracing is None else "httptools",  # type: ignore[arg-type] # it makes one
         ws="none",
         lifespan="off",
         access_log=False,

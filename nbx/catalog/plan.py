@@ -26,6 +26,8 @@ from nbx.features.state import CustomerState
 from nbx.features.vector import Resolver, VectorLayout
 
 Positions = NDArray[np.int64]
+COUNTLESS = 1 << 62
+"""More exposures than anybody has."""
 
 
 def goal_model(placement: str, action: str) -> tuple[str, str]:
@@ -162,6 +164,9 @@ class PlacementPlan:
     """Scopes that have a gap."""
     least: dict[str, int]
     """Scope → `max` of its least limit."""
+    least_own: int
+    """The smallest of those of actions, `COUNTLESS` without any; likewise the next, of all other scopes."""
+    least_shared: int
     pausable: dict[str, Positions]
     """Scope → positions that its pause holds back."""
     together: tuple[tuple[Positions, int], ...]
@@ -229,7 +234,9 @@ class Plan:
         checks, weights = self._checks(actions), self._weights(actions)
         used = {check.number for check in checks} | {weight.number for weight in weights}
         used |= {number for each in options for option in each for _, number in option.checks}
+        position = {action.name: i for i, action in enumerate(actions)}
         scopes = list(self._scopes(placement, actions))
+        least = {scope.key: min(limit.max for limit in scope.limits) for scope in scopes if scope.limits}
         ordered = sorted(used)
         fixed = {"request.placement": placement.name, "request.channel": placement.channel}
         answered, evaluate = compile_all((self.conditions[number].source for number in ordered), self._types, fixed)
@@ -244,7 +251,7 @@ class Plan:
             rows=np.array([row for row, _, _ in shown], dtype=np.int32),
             names=tuple(action.name for action in actions),
             actions=actions,
-            position={action.name: position for position, action in enumerate(actions)},
+            position=position,
             everything=np.arange(len(actions)),
             nothing_removed=np.ones(len(actions), dtype=np.bool_),
             options=options,
@@ -284,7 +291,9 @@ class Plan:
             walks=any(path.startswith(("journey.", "concern.")) for path in paths),
             scopes={scope.key: scope for scope in scopes if scope.limits},
             gaps=tuple(scope for scope in scopes if scope.gap_ms),
-            least={scope.key: min(limit.max for limit in scope.limits) for scope in scopes if scope.limits},
+            least=least,
+            least_own=min((most for key, most in least.items() if key in position), default=COUNTLESS),
+            least_shared=min((most for key, most in least.items() if key not in position), default=COUNTLESS),
             pausable={scope.key: scope.held for scope in scopes},
             together=tuple(_together(self.catalog, actions)),
             budgets=resource_uses(self.budgets, actions),

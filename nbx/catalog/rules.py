@@ -26,6 +26,7 @@ from nbx.features.schema import Aggregate
 from nbx.limits import EXPOSURES_MS
 
 OVERALL = "overall"
+CHANNEL = "channel:"
 _NO_RULE = ContactRule()
 
 
@@ -36,7 +37,7 @@ def group_scope(name: str) -> str:
 
 def channel_scope(name: str) -> str:
     """Return the scope of a channel."""
-    return f"channel:{name}"
+    return f"{CHANNEL}{name}"
 
 
 def class_scope(name: str) -> str:
@@ -97,6 +98,8 @@ class Rules:
         Event type → (concern, 0: it opens it, 1: it resolves it).
     undertakings : dict
         (action, treatment) → what accepting it promises.
+    limited : frozenset
+        (action, channel) whose prompts some limit counts.
     profile : frozenset
         Declared profile features.
     uses : dict
@@ -171,6 +174,17 @@ class Rules:
             for treatment in action.treatments
             if treatment.promise is not None
         }
+        everywhere = bool(self.contact.overall.limits)
+        self.limited = frozenset(
+            (name, channel)
+            for name, known in self.actions.items()
+            for channel in self.channels
+            if everywhere
+            or known.limits
+            or known.group_limits
+            or self.class_rule(known.action_class).limits
+            or self.channel_rule(channel).limits
+        )
         self.keep_s = -(-max(_windows_ms(catalog)) // 1000)
         self.remember_ms = catalog.attribution_ms + catalog.correction_ms
 

@@ -178,7 +178,7 @@ def decide(
         stale=facts.stale,
         quarantined=facts.quarantined,
         stakes=facts.stakes,
-        segments=tuple([str(facts.values[name]) for name in plan.catalog.segments]),
+        segments=tuple([str(facts.values[name]) for name in segments]) if (segments := plan.catalog.segments) else (),
         after=after,
         table=table,
         continues=continued(state, plan.rules, now_ms, placement.placement.channel) if facts.personalised else (),

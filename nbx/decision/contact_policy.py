@@ -12,12 +12,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from nbx.catalog.model import Limit
-from nbx.catalog.plan import PlacementPlan, Positions, Scope
-from nbx.catalog.rules import OVERALL, Rules, channel_scope
+from nbx.catalog.plan import COUNTLESS, PlacementPlan, Positions, Scope
+from nbx.catalog.rules import CHANNEL, OVERALL, Rules, channel_scope
 from nbx.experience.entries import SharedLimit
 from nbx.features.state import CustomerState, Reservation
-
-COUNTLESS = 1 << 62
 
 
 class Contacts:
@@ -35,32 +33,41 @@ class Contacts:
 
     def __init__(self, state: CustomerState, rules: Rules, now_ms: int) -> None:
         self._state, self._rules, self._now_ms = state, rules, now_ms
-        total: dict[str, int] = {}
-        known = rules.actions
-        for action, times in state.exposures.items():
-            if count := len(times):
-                for scope in known[action].counts_in if action in known else (action,):
-                    total[scope] = total.get(scope, 0) + count
-        self._touched = {channel_scope(channel): times for channel, times in state.touches.items()}
-        for scope, times in self._touched.items():
-            if count := len(times):
-                total[scope] = count
-                total[OVERALL] = total.get(OVERALL, 0) + count
         self._open: dict[str, int] = {}
+        open_ = 0
         for reserved in state.reserved.values():
             if reserved.until_ms > now_ms:
+                open_ += 1
+                known = rules.actions
                 scopes = known[reserved.action].counts_in if reserved.action in known else (reserved.action,)
                 for scope in (*scopes, channel_scope(reserved.channel), OVERALL):
                     self._open[scope] = self._open.get(scope, 0) + 1
+        exposures, touches = state.exposures, state.touches
+        seen = sum(map(len, touches.values())) if touches else 0
+        self.most, self.longest = seen + open_, open_
+        """No scope has more exposures on record and open reservations than `most`, no action more than `longest`."""
+        if exposures:
+            counts = [*map(len, exposures.values())]
+            self.most, self.longest = max(sum(counts), seen) + open_, max(counts) + open_
+
+    def totals(self) -> dict[str, int]:
+        """Return scope → all exposures on record and open reservations; scopes without any are not in it."""
+        total: dict[str, int] = {}
+        known = self._rules.actions
+        for action, times in self._state.exposures.items():
+            if count := len(times):
+                for scope in known[action].counts_in if action in known else (action,):
+                    total[scope] = total.get(scope, 0) + count
+        for channel, times in self._state.touches.items():
+            if count := len(times):
+                total[channel_scope(channel)] = count
+                total[OVERALL] = total.get(OVERALL, 0) + count
         for scope, count in self._open.items():
             total[scope] = total.get(scope, 0) + count
-        self.total = total
-        """Scope → all exposures on record and open reservations; scopes without any are not in it."""
+        return total
 
     def left(self, scope: str, limit: Limit) -> int:
         """Return how many exposures a limit still allows; below 1: none."""
-        if scope not in self.total:
-            return limit.max
         since_s = (self._now_ms - limit.per_ms) // 1000
         seen = sum(len(times) - bisect_left(times, since_s) for times in self._times(scope))
         return limit.max - seen - self._open.get(scope, 0)
@@ -96,13 +103,13 @@ class Contacts:
 
     def _times(self, scope: str) -> Iterator[list[int]]:
         """Yield the exposures that count in a scope, epoch seconds, ascending in each list."""
-        exposures = self._state.exposures
+        exposures, touches = self._state.exposures, self._state.touches
         if scope in exposures:
             yield exposures[scope]
         elif scope == OVERALL:  # every exposure was on a channel, and these are few
-            yield from self._touched.values()
-        elif scope in self._touched:
-            yield self._touched[scope]
+            yield from touches.values()
+        elif scope.startswith(CHANNEL):
+            yield touches.get(scope.removeprefix(CHANNEL), [])
         else:
             known = self._rules.actions
             for action, times in exposures.items():
@@ -113,19 +120,20 @@ class Contacts:
 def too_soon(contacts: Contacts, placement: PlacementPlan) -> Iterator[tuple[Positions, str]]:
     """Yield what a gap holds back, and until when in words."""
     for scope in placement.gaps:
-        if scope.key in contacts.total:
-            until_ms = contacts.too_soon_ms(scope.key, scope.gap_ms)
-            if until_ms:
-                yield scope.held, f"{scope.key}: {scope.gap_ms // 1000} s between prompts, until {until_ms}"
+        until_ms = contacts.too_soon_ms(scope.key, scope.gap_ms)
+        if until_ms:
+            yield scope.held, f"{scope.key}: {scope.gap_ms // 1000} s between prompts, until {until_ms}"
 
 
 def reached_limits(contacts: Contacts, placement: PlacementPlan) -> Iterator[tuple[Positions, str]]:
     """Yield what a limit that is used up holds back, with the limit in words.
 
     Only what this customer has met can have used anything up, so the cost grows with that, not with the catalog; and
-    mostly all there ever was, in the window or not, is below the least limit.
+    mostly all there ever was, in the window or not, is below every limit.
     """
-    for key, count in contacts.total.items():
+    if contacts.most < placement.least_shared and contacts.longest < placement.least_own:
+        return
+    for key, count in contacts.totals().items():
         if count >= placement.least.get(key, COUNTLESS):
             scope = placement.scopes[key]
             for limit in scope.limits:

@@ -85,7 +85,7 @@ def candidates(
     if until_ms:
         filter_.remove(placement.quieted, "quiet_hours", f"{facts.zone}, until {until_ms}")
     _keep_pauses(filter_, placement, facts)
-    if contacts.total:
+    if contacts.most:
         for positions, detail in too_soon(contacts, placement):
             filter_.remove(positions, "too_soon", detail)
         for positions, detail in reached_limits(contacts, placement):

@@ -108,7 +108,7 @@ def reply(entry: DecisionEntry, choice: Choice, explanation: Any) -> DecideReply
 
 def _pack_factors(choice: Choice) -> bytes:
     if choice.table is not None:
-        return choice.table.T.tobytes()
+        return choice.table.tobytes("F")
     factors = choice.factors
     table = np.empty((len(choice.positions), len(FACTORS)), dtype=np.float32)
     for i, name in enumerate(Factors.__struct_fields__):

@@ -126,7 +126,7 @@ class DecisionService:
             Nothing is published yet.
         """
         stages = Stages()
-        started_ns = stages.started_ns
+        started_ns = stages.at_ns[0]
         plan, model = self._serving.current()
         request, placement = _checked(request, plan)
         deadline_ms = min(request.deadline_ms or self._deadline_ms, 10_000)

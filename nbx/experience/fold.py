@@ -40,7 +40,7 @@ from nbx.experience.lifecycle import SLOT_EVENTS, OpenDecision, OpenSlot, encode
 from nbx.experience.relationship import IGNORED_WINDOW_S, charge, mood_points, weighed
 from nbx.features.state import CustomerState, Pause, ProfileValue, Recent, Reservation, Unanswered
 from nbx.features.store import Timer
-from nbx.limits import CONTACTS, PAUSES
+from nbx.limits import CONTACTS, PAUSES, UNLIMITED
 
 
 class Folded(NamedTuple):
@@ -210,9 +210,20 @@ def _decided(state: CustomerState, entry: DecisionEntry, rules: Rules) -> Folded
             giveget.asked(state, slot.action, entry.at_ms, rules)
         else:  # whether a rule counts it or not: the next release's may
             until_ms = entry.at_ms + slot.delivery_ms + slot.attention_ms
-            state.reserved[key] = Reservation(slot.action, until_ms, decision.channel)
+            _reserve(state, key, Reservation(slot.action, until_ms, decision.channel), rules)
         arm += lifecycle.timers(entry.decision_id, number, slot, entry.at_ms)[0]
     return Folded(decision, (), tuple(arm), ())
+
+
+def _reserve(state: CustomerState, key: str, reserved: Reservation, rules: Rules) -> None:
+    """Count a prompt that may still be seen, and forget the first to end of those like it that no limit can need."""
+    state.reserved[key] = reserved
+    most = CONTACTS if (reserved.action, reserved.channel) in rules.limited else UNLIMITED
+    if len(state.reserved) > most:
+        at = (reserved.action, reserved.channel)
+        same = [(each.until_ms, name) for name, each in state.reserved.items() if (each.action, each.channel) == at]
+        for _, name in sorted(same)[:-most]:
+            del state.reserved[name]
 
 
 def _event(state: CustomerState, decision: OpenDecision, entry: EventEntry, rules: Rules) -> Folded:

@@ -72,16 +72,19 @@ def relationship_features(state: CustomerState, now_ms: int, policy: ExperienceP
     balance = balance_at(state, now_ms, policy)
     since_s = now_ms // 1000 - IGNORED_WINDOW_S
     minutes = (now_ms - state.last_prompt_ms) / 60_000 if state.last_prompt_ms else NEVER_MINUTES
+    ignored_s, promises = state.ignored_s, state.promises  # mostly there are none: not a generator for nothing
     return {
         "balance": balance,
         "strain": strain(balance),
-        "ignored_30d": float(sum(1 for at_s in state.ignored_s if at_s > since_s)),
+        "ignored_30d": float(sum(1 for at_s in ignored_s if at_s > since_s)) if ignored_s else 0.0,
         "minutes_since_prompt": min(max(minutes, 0.0), NEVER_MINUTES),
         "asked": max(amount_at(state.asked, now_ms, policy), 0.0),
         "given": max(amount_at(state.given, now_ms, policy), 0.0),
         "obligations": float(len(open_topics(state, now_ms, policy))),
-        "promises_broken": float(sum(each.broken for each in state.promises.values())),
+        "promises_broken": float(sum(each.broken for each in promises.values())) if promises else 0.0,
         "promises_open": float(
-            sum(bool(each.due_ms) and not each.broken and not each.kept_ms for each in state.promises.values())
+            sum(bool(each.due_ms) and not each.broken and not each.kept_ms for each in promises.values())
+            if promises
+            else 0
         ),
     }

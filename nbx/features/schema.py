@@ -92,6 +92,10 @@ def checked_values(values: Mapping[str, Value], features: Mapping[str, Feature],
         raise TooLarge(f"{field} has {len(values)} keys, at most {CONTEXT_KEYS} are allowed", field=field)
     checked: dict[str, Value] = {}
     for name, value in values.items():
+        feature = features.get(name)
+        if type(value) is float and feature is not None and feature.type == "number" and -math.inf < value < math.inf:
+            checked[name] = value  # the common case, without the questions to the others
+            continue
         path = f"{field}.{name[:NAME_LENGTH]}"
         if len(name) > NAME_LENGTH or not name.isprintable():
             raise TooLarge(f"{path}… is not a name of at most {NAME_LENGTH} printable characters", field=field)
@@ -102,7 +106,6 @@ def checked_values(values: Mapping[str, Value], features: Mapping[str, Feature],
             words = f"{path} is no finite number that a float can hold"
             raise Invalid(words, field=path, code="not_finite")
         kept = value if isinstance(value, bool | str) else float(value)
-        feature = features.get(name)
         if feature is not None and not isinstance(kept, PYTHON_TYPES[feature.type]):
             raise Invalid(f"{path} is {value!r}; feature {name} is a {feature.type}", field=path, code="feature_type")
         checked[name] = kept

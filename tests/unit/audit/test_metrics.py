@@ -25,7 +25,7 @@ def decided() -> DecisionEntry:
 def took(load_ns: int) -> Stages:
     """Return a watch that waited for the store."""
     stages = Stages()
-    stages.ns["load"] = load_ns
+    stages.entered, stages.at_ns = ["load"], [0, load_ns]
     return stages
 
 

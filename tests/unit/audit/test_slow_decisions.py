@@ -26,7 +26,7 @@ def took(load_ms: float) -> Stages:
     """Return a watch that waited for the store."""
     stages = Stages()
     stages.attempts = 1
-    stages.ns["load"] = int(load_ms * 1e6)
+    stages.entered, stages.at_ns = ["load"], [0, int(load_ms * 1e6)]
     return stages
 
 

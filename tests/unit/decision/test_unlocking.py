@@ -218,9 +218,9 @@ def test_the_view_of_200_actions_is_quick_and_says_where_it_stopped(capsys: pyte
     plan, took_ms = crowded(), []
     assert unlocks(plan, CustomerState()).cut
     for _ in range(100):
-        began = time.perf_counter()
+        began = time.thread_time()
         view = own_view(plan, CustomerState(), "anna", (), NOW_MS, salt="test")
-        took_ms.append((time.perf_counter() - began) * 1000)
+        took_ms.append((time.thread_time() - began) * 1000)
     assert view.unlocks_cut
     p50, p99 = sorted(took_ms)[50], sorted(took_ms)[98]
     with capsys.disabled():

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -212,7 +211,7 @@ async def make(url: str, rounds: int = ROUNDS) -> Lived:
     async with Redis.from_url(url) as redis:
         await publish(redis, parse_catalog(TEXT), author="t", note="", at_ms=0)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("nbx.ids.secrets", SimpleNamespace(token_hex=lambda size: rng.bytes(size).hex()))
+        patched.setattr("nbx.ids.urandom", rng.bytes)
         async with opened(url) as (connection, store):
             serving = Serving(store)
             await serving.refresh()
