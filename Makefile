@@ -16,8 +16,9 @@ SOURCES := pyproject.toml constraints.txt $(wildcard proto/*.py) $(wildcard prot
 demo: .venv/.installed
 	$(BIN)/nbx demo $(ARGS)
 
+# In the order in which they are found, files that start services are not the last ones.
 test: .venv/.installed-dev
-	$(BIN)/python -m pytest -m "not nightly" -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m "not nightly" -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: .venv/.installed-dev
 	$(BIN)/ruff check .

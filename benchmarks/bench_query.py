@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from benchmarks.archived_log import PARTITIONS, Archive, history
 from nbx.audit.decisions_found import Criteria
-from nbx.audit.query import Bounds
+from nbx.audit.query_answer import Bounds
 from nbx.audit.reading import Window
 from nbx.audit.segments import place_of, to_table
 from nbx.runtime.querying import FOREVER_MS, Asked, ask

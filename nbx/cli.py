@@ -32,6 +32,7 @@ from nbx.cli_roi import report_roi
 from nbx.cli_verify import add_verify
 from nbx.clock import SystemClock
 from nbx.errors import NbxError, SetupError, Unavailable
+from nbx.processes import run_process
 from nbx.settings import Settings
 
 if TYPE_CHECKING:
@@ -74,12 +75,15 @@ def main() -> None:
     """Run the command line; errors are told in words and end with their exit code."""
     try:
         app()
-    except SetupError as error:
-        err.print(str(error), markup=False)
-        sys.exit(2)
     except NbxError as error:
-        err.print(_told(error), markup=False)
-        sys.exit(1)
+        sys.exit(tell(error))
+
+
+def tell(error: NbxError) -> int:
+    """Say what was wrong; returns the exit code."""
+    setup = isinstance(error, SetupError)
+    err.print(str(error) if setup else _told(error), markup=False)
+    return 2 if setup else 1
 
 
 def _told(error: NbxError) -> str:
@@ -143,33 +147,19 @@ async def _first_start(settings: Settings, draft: Checked | None) -> None:
 @app.command()
 def api() -> None:
     """Run one api process (HTTP and gRPC)."""
-    from nbx.api.server import serve
-
-    _run_process(serve)
+    raise typer.Exit(run_process("api", _settings()))
 
 
 @app.command()
 def learner() -> None:
     """Run a learner; one is active, others wait."""
-    from nbx.runtime.learner_process import learn
-
-    _run_process(learn)
+    raise typer.Exit(run_process("learner", _settings()))
 
 
 @app.command()
 def keeper() -> None:
     """Run a keeper; one is active, others wait."""
-    from nbx.runtime.keeper_process import keep
-
-    _run_process(keep)
-
-
-def _run_process(main: Callable[[Settings], Any]) -> None:
-    from nbx.runtime.process import run, start_logging
-
-    settings = _settings()
-    start_logging(settings)
-    raise typer.Exit(run(main(settings)))
+    raise typer.Exit(run_process("keeper", _settings()))
 
 
 @app.command()

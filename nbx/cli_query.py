@@ -60,7 +60,8 @@ def log_sql(
     if target is not None:
         export(text, target, since, until, directory, skip_damaged=skip_damaged, timeout=timeout, as_json=as_json)
         return
-    from nbx.audit.query import Answer, LogQuery
+    from nbx.audit.query import LogQuery
+    from nbx.audit.query_answer import Answer
 
     def use(query: LogQuery) -> Answer:
         return query.answer(text)
@@ -205,7 +206,7 @@ def _on_log(
 ) -> T:
     """Use the log of this machine's installation, or of an archive alone."""
     from nbx.audit.chain import CHAIN
-    from nbx.audit.query import Bounds
+    from nbx.audit.query_answer import Bounds
     from nbx.audit.reading import window
     from nbx.runtime.querying import asked_of, over
 

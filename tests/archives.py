@@ -13,7 +13,8 @@ from msgspec import structs
 
 from nbx.audit.chain import Chain, Record, Span, file_hash, segment_file
 from nbx.audit.heads import public_hex
-from nbx.audit.segments import ADMIN, JOURNAL, entries_of, place_of, to_table, write_segment
+from nbx.audit.log_ids import ADMIN, JOURNAL
+from nbx.audit.segments import entries_of, place_of, to_table, write_segment
 from nbx.experience.entries import (
     FACTORS,
     DecisionEntry,

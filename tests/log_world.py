@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from nbx.audit.chain import Chain
-from nbx.audit.segments import ADMIN, JOURNAL, read_entries
+from nbx.audit.log_ids import ADMIN, JOURNAL
+from nbx.audit.segments import read_entries
 from nbx.audit.whole_log import WholeLog
 from nbx.clock import SystemClock
 from nbx.features.connection import RedisConnection

@@ -59,6 +59,7 @@ from nbx.decision.messages import DecideReply, DecideRequest
 from nbx.errors import NbxError, NotReady
 from nbx.experience.entries import Event
 from nbx.experience.results import EventResult
+from nbx.imports import absent
 from nbx.limits import BODY_BYTES, CATALOG_BYTES
 
 _log = logging.getLogger(__name__)
@@ -70,28 +71,29 @@ PLACEMENT = Parameter(description="Only decisions of this placement")
 
 def make_app(services: Services, plane: DataPlane) -> Litestar:
     """Build the app around the services of a process."""
-    return Litestar(
-        route_handlers=[
-            _decision_routes(services, plane),
-            *catalog_routes(services),
-            _report_routes(services),
-            *_operations(services),
-            *console_routes(services),
-            *own_routes(services),
-            *verify_routes(services),
-            query_routes(services),
-            *web_routes(),
-        ],
-        exception_handlers={NbxError: _on_error, HTTPException: _on_http_error, Exception: _on_surprise},
-        openapi_config=OpenAPIConfig(
-            title="nbx",
-            version=__version__,
-            path="/schema",
-            render_plugins=[JsonRenderPlugin(path="/")],
-        ),
-        request_max_body_size=CATALOG_BYTES,
-        logging_config=None,
-    )
+    with absent("attrs", "opentelemetry", "pydantic"):  # Litestar loads its support of what is installed
+        return Litestar(
+            route_handlers=[
+                _decision_routes(services, plane),
+                *catalog_routes(services),
+                _report_routes(services),
+                *_operations(services),
+                *console_routes(services),
+                *own_routes(services),
+                *verify_routes(services),
+                query_routes(services),
+                *web_routes(),
+            ],
+            exception_handlers={NbxError: _on_error, HTTPException: _on_http_error, Exception: _on_surprise},
+            openapi_config=OpenAPIConfig(
+                title="nbx",
+                version=__version__,
+                path="/schema",
+                render_plugins=[JsonRenderPlugin(path="/")],
+            ),
+            request_max_body_size=CATALOG_BYTES,
+            logging_config=None,
+        )
 
 
 def _decision_routes(services: Services, plane: DataPlane) -> Router:

@@ -14,7 +14,7 @@ from msgspec import Struct
 from nbx.api.access import scope_guard
 from nbx.api.wiring import Services
 from nbx.audit.decisions_found import Criteria, Found
-from nbx.audit.query import Answer, Bounds
+from nbx.audit.query_answer import Answer, Bounds
 from nbx.audit.reading import Window, window
 from nbx.errors import Unavailable
 from nbx.limits import BODY_BYTES, QUERY_ROWS

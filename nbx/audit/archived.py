@@ -25,8 +25,6 @@ from nbx.errors import Unsupported
 from nbx.features.store import LogEntry
 from nbx.limits import ARCHIVE_CACHE_BYTES
 
-__all__ = ["FIRST", "LAST_SEQUENCE", "ArchivedLog", "Id", "after", "parsed"]
-
 SLICE: Final = 2_048
 """Rows of a partition read and kept together."""
 ROW_BYTES: Final = 150

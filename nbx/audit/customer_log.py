@@ -10,16 +10,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Final
-
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Final
 
 from nbx.audit.chain import Chain, Record, covering
-from nbx.audit.segments import entries_of
 from nbx.errors import Unsupported
 from nbx.features.store import LogEntry, Store
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
 
 PAGE: Final = 512
 """Entries of the live stream read at a time."""
@@ -86,6 +84,12 @@ def _rows_of(chain: Chain, record: Record, partition: int, customer_id: str) -> 
 
 def read_rows(path: Path, partition: int, customer_id: str) -> list[LogEntry]:
     """Return a customer's rows of a segment, in order."""
+    import pyarrow as pa  # as in `nbx.audit.whole_log`
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    from nbx.audit.segments import entries_of
+
     found: list[LogEntry] = []
     try:
         file = pq.ParquetFile(path)

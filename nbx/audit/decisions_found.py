@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import chain
-from typing import Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from msgspec import Struct, field, structs
 
 from nbx.audit.history import AFTER_MS
-from nbx.audit.query import LogQuery
-from nbx.audit.query_rows import Rows
 from nbx.audit.reading import Window
 from nbx.catalog.model import REASONS, OutcomeName
 from nbx.catalog.time_words import moment
@@ -19,6 +17,10 @@ from nbx.errors import Invalid
 from nbx.experience.causes import CAUSES
 from nbx.ids import checked_id, partition_of
 from nbx.limits import FOUND
+
+if TYPE_CHECKING:
+    from nbx.audit.query import LogQuery
+    from nbx.audit.query_rows import Rows
 
 FIRST_MS: Final = 86_400_000
 """How much of a window is searched first: a day."""

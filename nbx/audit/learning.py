@@ -328,11 +328,11 @@ def auc(p: F64, y: F64, w: F64) -> float | None:
 
 def _log_losses(p: F64, y: F64, w: F64) -> tuple[float | None, float | None]:
     """Log loss of the predictions, and of the rate known before each, (yes + 1) / (all + 2)."""
-    from river.metrics import LogLoss  # heavy: not where decisions are served, until somebody asks
+    from nbx.bandits.river_parts import metrics  # heavy: not where decisions are served, until somebody asks
 
     if not len(p):
         return None, None
-    model, base, yes, rows = LogLoss(), LogLoss(), 1.0, 2.0
+    model, base, yes, rows = metrics.LogLoss(), metrics.LogLoss(), 1.0, 2.0
     for each, answer, weight in zip(p.tolist(), y.tolist(), w.tolist(), strict=True):
         model.update(answer == 1.0, each, weight)
         base.update(answer == 1.0, yes / rows, weight)

@@ -12,10 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from nbx.audit.archived import after, parsed
 from nbx.audit.chain import Chain, Record
+from nbx.audit.log_ids import ADMIN, after, parsed
 from nbx.audit.reading import Window
-from nbx.audit.segments import ADMIN
 from nbx.catalog.time_words import moment
 from nbx.errors import Unsupported
 from nbx.features.store import LogEntry
@@ -27,7 +26,7 @@ _NOTHING = "0-0"
 
 
 class LiveLog(Protocol):
-    """The log as Redis holds it; partition `segments.ADMIN` is the admin trail. As `nbx.features.store.Store`."""
+    """The log as Redis holds it; partition `log_ids.ADMIN` is the admin trail. As `nbx.features.store.Store`."""
 
     async def log_range(self, partition: int, start: str, end: str, count: int) -> list[LogEntry]:
         """Up to `count` log entries with start ≤ id ≤ end, oldest first; `-`, `+`: the ends, `(id` excludes id."""

@@ -1,9 +1,13 @@
-"""Log ids as numbers, in their order."""
+"""Places in the log: ids as numbers, in their order, and the streams that are no partition of customers."""
 
 from __future__ import annotations
 
 from typing import Final
 
+ADMIN: Final = -1
+"""Partition under which the admin trail is archived."""
+JOURNAL: Final = -2
+"""Partition under which the learner's journal is archived; a row's payload is a msgpack map of the stream's fields."""
 LAST_SEQUENCE: Final = 2**63 - 1
 Id = tuple[int, int]
 """Log id as numbers: milliseconds, sequence."""

@@ -28,18 +28,18 @@ import duckdb
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from msgspec import Struct, field
 
 from nbx.audit.chain import Record
 from nbx.audit.live_tail import Readable
+from nbx.audit.query_answer import Answer, Bounds, Damage
 from nbx.audit.query_files import changed, faults_of, needed
 from nbx.audit.query_guard import checked_statement
-from nbx.audit.query_rows import Column, Rows, packed, rows_of
+from nbx.audit.query_rows import Rows, packed, rows_of
 from nbx.audit.query_views import View, views_in
 from nbx.audit.reading import Window
 from nbx.audit.segments import SCHEMA, to_table
-from nbx.errors import Invalid, NbxError, TooLarge, Unsupported
-from nbx.limits import QUERY_BYTES, QUERY_MEMORY_BYTES, QUERY_MOST_ROWS, QUERY_ROWS, QUERY_S, STOPPED_MS
+from nbx.errors import Invalid, NbxError, TooLarge
+from nbx.limits import STOPPED_MS
 
 T = TypeVar("T")
 FEW_FILES: Final = 16
@@ -61,47 +61,6 @@ def _as_read(kind: pa.DataType) -> pa.DataType:
 
 
 _LIVE: Final = pa.schema([(each.name, _as_read(each.type)) for each in SCHEMA])
-
-
-class Bounds(Struct, frozen=True, kw_only=True):
-    """What a query may take. The defaults are those of a query over HTTP."""
-
-    rows: int = QUERY_ROWS
-    bytes: int = QUERY_BYTES
-    """Of the rows as JSON."""
-    seconds: float = QUERY_S
-    memory_bytes: int = QUERY_MEMORY_BYTES
-    threads: int = 1
-    spill: str = ""
-    """Directory for what does not fit into memory; empty: none."""
-    spill_bytes: int = 0
-
-    def checked(self) -> Bounds:
-        """Return these bounds; `Invalid` when there is no such number of rows."""
-        if not 1 <= self.rows <= QUERY_MOST_ROWS:
-            raise Invalid(
-                f"limit must be 1 to {QUERY_MOST_ROWS}, found {self.rows}", field="limit", code="field_invalid"
-            )
-        return self
-
-
-class Answer(Struct, frozen=True, kw_only=True):
-    """What a query found."""
-
-    columns: list[Column]
-    rows: list[msgspec.Raw]
-    """Each a JSON array, values in the order of the columns; times are UTC, without a zone."""
-    truncated: bool
-    """There were more rows than may be returned."""
-    took_ms: float = 0.0
-    notes: list[str] = field(default_factory=list)
-    """What is missing or was left out, in words."""
-
-
-class Damage(Unsupported):
-    """Segments are missing or damaged, and nobody said to go on without them."""
-
-    code = "segment_damaged"
 
 
 class LogQuery:

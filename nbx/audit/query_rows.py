@@ -9,18 +9,11 @@ import duckdb
 import msgspec
 from msgspec import Struct
 
+from nbx.audit.query_answer import Column
 from nbx.errors import Invalid
 
 _PAGE: Final = 256
 _BATCH: Final = 8192
-
-
-class Column(Struct, frozen=True):
-    """A column of an answer."""
-
-    name: str
-    type: str
-    """As DuckDB names it."""
 
 
 class Rows(Struct, frozen=True):

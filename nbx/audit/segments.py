@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from msgspec import structs
 from numpy.typing import NDArray
 
+from nbx.audit.log_ids import ADMIN, JOURNAL
 from nbx.errors import Unsupported
 from nbx.experience.entries import (
     FACTORS,
@@ -40,10 +41,6 @@ from nbx.features.store import LogEntry
 from nbx.features.trail import decode_change
 
 SCHEMA_VERSION: Final = 1
-ADMIN: Final = -1
-"""Partition under which the admin trail is archived."""
-JOURNAL: Final = -2
-"""Partition under which the learner's journal is archived; a row's payload is a msgpack map of the stream's fields."""
 ROW_GROUP: Final = 8192
 ERASED_KIND: Final = "erased"
 """Kind of a row whose payload was removed with the customer it was about."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nbx.audit.log_ids import FIRST, LAST, LAST_SEQUENCE, Id, after, parsed
+from nbx.audit.log_ids import FIRST, JOURNAL, LAST, LAST_SEQUENCE, Id, after, parsed
 from nbx.errors import Unsupported
 from nbx.features.keys import partition_keys
 from nbx.features.store import Commit, Committed, LogEntry, Store, Timer
@@ -107,16 +107,14 @@ class WholeLog:
         return await self._from_archive(partition, until, lambda archive: archive.range(partition, start, end, count))
 
     def load(self) -> None:
-        """Load the code that reads archives now: it takes a while, which a process that serves has at its start."""
-        if self._directory is not None:
+        """Load the code that reads archives, where there is one: it takes a while, which a process has at its start."""
+        if self._directory is not None and self._directory.is_dir():
             self._opened()
 
     async def journalled(self, first: int, last: int, count: int) -> list[LogEntry]:
         """Return up to `count` archived steps of the learner's journal, first ≤ step ≤ last; raises as `log_range`."""
 
         def read() -> list[LogEntry]:
-            from nbx.audit.segments import JOURNAL  # as in `_opened`
-
             return [] if self._directory is None else self._opened().range(JOURNAL, (0, first), (0, last), count)
 
         async with self._reading:

@@ -22,9 +22,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from msgspec import Struct, field
-from river import metrics, naive_bayes
 
 from nbx.bandits.evidence import CODES, KNOWN, ROUTES, CauseTable, admission, bare, independent, inferred, posterior
+from nbx.bandits.river_parts import metrics, naive_bayes
 
 HALF_LIFE_MS = 30 * 86_400_000
 """Of what is known about causes: pages and scripts are mended within weeks."""

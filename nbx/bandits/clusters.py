@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 from msgspec import Struct, field
-from river.cluster import KMeans
 
+from nbx.bandits.river_parts import cluster
 from nbx.bandits.tracks import Track
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Clustering:
         self._state = state or ClusteringState()
         self._at: dict[int, NDArray[np.int64]] = {}
         """Release → where in its x each of the columns is; -1: it has no such column."""
-        self._kmeans = KMeans(n_clusters=1, halflife=RATE, seed=0)
+        self._kmeans = cluster.KMeans(n_clusters=1, halflife=RATE, seed=0)
         self._use(self._centres(self._state.centres))
 
     def register(

@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
-from river import drift
 
 from nbx.bandits import kernels_learning
+from nbx.bandits.river_parts import drift
 
 if TYPE_CHECKING:
     from nbx.bandits.kernels import F64

@@ -10,9 +10,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from river import base, proba
 
 from nbx.bandits.posterior import Posterior, Site
+from nbx.bandits.river_parts import base, proba
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

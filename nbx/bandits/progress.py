@@ -7,7 +7,8 @@ from typing import Self
 
 import msgspec
 import numpy as np
-from river import metrics, stats
+
+from nbx.bandits.river_parts import metrics, stats
 
 WINDOW = 2048
 """Latest predictions kept: a standard error of 0.01 on an acceptance rate."""

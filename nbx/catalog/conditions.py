@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
-import cel
 from msgspec import Struct
 
 from nbx.catalog.cel_syntax import (
@@ -32,6 +31,10 @@ from nbx.catalog.suggestions import did_you_mean
 from nbx.catalog.vocabulary import RELATIONSHIP, REQUEST, Variable, is_personal_path, vocabulary
 from nbx.errors import NbxError
 from nbx.features.schema import Value
+from nbx.imports import hollow
+
+with hollow("cel.cli"):  # the library imports its own command line, and with it prompt_toolkit and Rich
+    import cel
 
 __all__ = [
     "CONDITION_LENGTH",

@@ -8,10 +8,9 @@ treated: experience floor, open obligations, asks without gives, quiet hours, pa
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from cel import Context
 from numpy.typing import NDArray
 
 from nbx.catalog.conditions import ConditionError, build_context
@@ -24,6 +23,9 @@ from nbx.decision.quiet_hours import quiet
 from nbx.experience.entries import Removed
 from nbx.features.schema import Value
 from nbx.limits import STOPPED_MS
+
+if TYPE_CHECKING:
+    from cel import Context
 
 F32 = NDArray[np.float32]
 NOT_IN_LAYER = {layer: f"not_{layer}" for layer in LAYERS}

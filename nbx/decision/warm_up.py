@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbx.bandits.kernels
 import nbx.features.kernels
+from nbx.imports import absent
 
 
 def warm_up() -> None:
@@ -18,5 +19,6 @@ def warm_up() -> None:
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "warm_up.lock").open("w") as lock:  # held until it is closed, however the process ends
         fcntl.flock(lock, fcntl.LOCK_EX)
-        nbx.bandits.kernels.warm_up()
-        nbx.features.kernels.warm_up()
+        with absent("scipy.linalg", "cffi"):  # Numba would load both: for matrices, and for calls of C
+            nbx.bandits.kernels.warm_up()
+            nbx.features.kernels.warm_up()

@@ -12,7 +12,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from nbx.audit.log_ids import parsed
+from nbx.audit.log_ids import ADMIN, JOURNAL, parsed
 from nbx.audit.metrics import (
     ARCHIVE_BEHIND_ROWS,
     ARCHIVE_BEHIND_S,
@@ -21,7 +21,6 @@ from nbx.audit.metrics import (
     REDIS_FULL_RATIO,
     TRIMMED,
 )
-from nbx.audit.segments import ADMIN, JOURNAL
 from nbx.errors import NbxError, Unavailable
 from nbx.features.keys import ADMIN_LOG, ARCHIVE_FAULT, MODEL_JOURNAL, partition_keys
 from nbx.runtime.archiving import Archiver

@@ -29,8 +29,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec import Struct
 
 from nbx.audit.chain import CHAIN, START, Chain, Damaged, Record, Span, file_hash, segment_file, sync_directory
-from nbx.audit.log_ids import LAST_SEQUENCE, parsed
-from nbx.audit.segments import ADMIN, JOURNAL, ROW_GROUP, place_of, to_table, write_segment
+from nbx.audit.log_ids import ADMIN, JOURNAL, LAST_SEQUENCE, parsed
+from nbx.audit.segments import ROW_GROUP, place_of, to_table, write_segment
 from nbx.clock import Clock
 from nbx.errors import Conflict, SetupError
 from nbx.features.connection import RedisConnection

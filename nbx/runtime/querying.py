@@ -16,7 +16,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -24,9 +24,9 @@ from msgspec import Struct
 from nbx import errors
 from nbx.audit.decisions_found import Criteria, Found, find
 from nbx.audit.live_tail import Readable, every_partition, readable
-from nbx.audit.query import Answer, Bounds, Damage, LogQuery
+from nbx.audit.log_ids import ADMIN
+from nbx.audit.query_answer import Answer, Bounds, Damage
 from nbx.audit.reading import Window
-from nbx.audit.segments import ADMIN
 from nbx.clock import SystemClock
 from nbx.errors import NbxError, TooLarge, Unavailable
 from nbx.features.connection import RedisConnection
@@ -37,6 +37,9 @@ from nbx.ids import partition_of
 from nbx.limits import QUERY_ADDRESS_BYTES
 from nbx.runtime.process import check_partitions, log
 from nbx.settings import Settings
+
+if TYPE_CHECKING:
+    from nbx.audit.query import LogQuery
 
 T = TypeVar("T")
 WORKER: Final = "nbx.runtime.querying"
@@ -145,6 +148,8 @@ def over(asked: Asked, use: Callable[[LogQuery], T]) -> T:
     Unsupported
         The archive is damaged, or not this installation's.
     """
+    from nbx.audit.query import LogQuery  # DuckDB is for who asks it
+
     source = asyncio.run(read(asked))
     while True:
         query = LogQuery(source, asked.span, asked.now_ms, asked.bounds, skip_damaged=asked.skip_damaged)

@@ -28,8 +28,8 @@ import msgspec
 from hiredis import ReplyError
 from msgspec import structs
 
-from nbx.audit.archived import FIRST, Id, after, parsed
 from nbx.audit.chain import Chain, Record
+from nbx.audit.log_ids import FIRST, Id, after, parsed
 from nbx.audit.scrub import Erased, Hits, find, mentioned, renamed_state, rewrite, told
 from nbx.audit.segments import Place
 from nbx.audit.whole_log import WholeLog

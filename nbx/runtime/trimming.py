@@ -13,8 +13,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
-from nbx.audit.log_ids import Id, after, parsed
-from nbx.audit.segments import ADMIN, JOURNAL
+from nbx.audit.log_ids import ADMIN, JOURNAL, Id, after, parsed
 from nbx.features.keys import ADMIN_LOG, MODEL_JOURNAL, MODEL_REACHED, partition_keys
 from nbx.limits import ADMIN_KEPT
 from nbx.runtime.publishing import decode_reached

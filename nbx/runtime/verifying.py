@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from nbx.audit.heads import Head, public_hex
-from nbx.audit.segments import ADMIN
+from nbx.audit.log_ids import ADMIN
 from nbx.audit.verify import ArchiveHead, Kept, LiveLog, Verification, verify
 from nbx.errors import SetupError
 from nbx.features.keys import ADMIN_LOG, ARCHIVE_HEAD, ARCHIVE_SIGNER, partition_keys

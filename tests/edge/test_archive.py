@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from nbx.audit.chain import Chain, file_hash
-from nbx.audit.segments import ADMIN, JOURNAL, read_entries
+from nbx.audit.log_ids import ADMIN, JOURNAL
+from nbx.audit.segments import read_entries
 from nbx.audit.whole_log import ARCHIVE_CODES
 from nbx.experience.entries import Entry, EraseEntry, decode_entry
 from nbx.features.keys import MODEL_JOURNAL, partition_keys

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.archived_log import PARTITIONS, Archive, history
-from nbx.audit.archived import after, parsed
 from nbx.audit.live_tail import every_partition, readable
+from nbx.audit.log_ids import after, parsed
 from nbx.audit.reading import Window
 from nbx.audit.segments import read_entries
 from nbx.errors import Unsupported

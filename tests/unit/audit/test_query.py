@@ -16,10 +16,12 @@ import pytest
 from benchmarks.archived_log import Archive, answer, decision, history, logged
 from nbx.audit.chain import Chain, file_hash
 from nbx.audit.live_tail import Readable, every_partition, readable
-from nbx.audit.query import Bounds, Damage, LogQuery
+from nbx.audit.log_ids import ADMIN, JOURNAL
+from nbx.audit.query import LogQuery
+from nbx.audit.query_answer import Bounds, Damage
 from nbx.audit.query_views import VIEWS
 from nbx.audit.reading import Window
-from nbx.audit.segments import ADMIN, JOURNAL, to_table
+from nbx.audit.segments import to_table
 from nbx.errors import Invalid, TooLarge
 from nbx.features.store import LogEntry
 from nbx.features.trail import Change

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from nbx.audit.chain import CHAIN, Chain, Damaged, file_hash
-from nbx.audit.segments import ADMIN, JOURNAL
+from nbx.audit.log_ids import ADMIN, JOURNAL
 from nbx.errors import Conflict, SetupError
 from nbx.features.keys import ADMIN_LOG, ARCHIVE_HEAD, ARCHIVE_SIGNER, LEASE_KEEPER
 from nbx.limits import ADMIN_KEPT

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from nbx.audit.segments import JOURNAL
+from nbx.audit.log_ids import JOURNAL
 from nbx.audit.whole_log import WholeLog
 from nbx.clock import SystemClock
 from nbx.decision.serving import Serving

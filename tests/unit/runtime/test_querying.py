@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks.archived_log import PARTITIONS, Archive, history
 from nbx.audit.decisions_found import Criteria
-from nbx.audit.query import Bounds
+from nbx.audit.query_answer import Bounds
 from nbx.audit.reading import Window
 from nbx.errors import Invalid, NbxError, TooLarge, Unavailable, Unsupported
 from nbx.runtime.querying import WORKER, Asked, QueryDesk, ask
