@@ -25,7 +25,7 @@ RULES = (
     "tests/property/test_rules.py",
     "tests/simulation/test_guardrails_simulation.py",
 )
-PAUSES = ("tests/unit/experience/test_pauses.py", *RULES[1:])
+PAUSES = ("tests/unit/experience/test_pauses.py", "tests/unit/experience/test_reservations.py", *RULES[1:])
 QUIET = ("tests/unit/decision/test_quiet_hours.py", "tests/property/test_quiet_hours.py")
 CONSENT = ("tests/unit/experience/test_consent.py", *RULES)
 LEARNS = ("tests/unit/experience/test_consent.py", "tests/unit/runtime/test_learning_consent.py")
