@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from time import perf_counter_ns
 from typing import Any, NoReturn, cast, get_args
 
 import grpc
@@ -72,9 +73,10 @@ class Grpc:
         running: set[asyncio.Task[None]] = set()
 
         async def one(request: Any) -> None:
+            came_ns = perf_counter_ns()
             await self._turns.enter()
             try:
-                done.put_nowait(await self._result(request))
+                done.put_nowait(await self._result(request, came_ns))
             finally:
                 self._turns.leave()
 
@@ -138,10 +140,10 @@ class Grpc:
         return authorization
 
     async def _decide(self, request: Any) -> Any:
-        wanted = _request(request)
+        wanted, came_ns = _request(request), perf_counter_ns()
         await self._turns.enter()
         try:
-            reply = await self._plane.decisions.decide(wanted)
+            reply = await self._plane.decisions.decide(wanted, came_ns)
         finally:
             self._turns.leave()
         return reply_message(pb.DecideReply(), reply)
@@ -156,8 +158,8 @@ class Grpc:
             )
         return pb.DecideBatchReply(results=await asyncio.gather(*(self._result(r) for r in request.requests)))
 
-    async def _result(self, request: Any) -> Any:
-        item = await self._plane.decide_one(_or_error(request))
+    async def _result(self, request: Any, came_ns: int = 0) -> Any:
+        item = await self._plane.decide_one(_or_error(request), came_ns)
         result = pb.DecideResult()
         if request is not None and request.correlation:
             result.correlation = request.correlation

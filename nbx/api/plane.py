@@ -60,11 +60,11 @@ class DataPlane:
         results = await asyncio.gather(*(self.decide_one(request) for request in requests))
         return list(results)
 
-    async def decide_one(self, request: DecideRequest | NbxError) -> BatchItem:
-        """Decide one of many: what is wrong with it is its result."""
+    async def decide_one(self, request: DecideRequest | NbxError, since_ns: int = 0) -> BatchItem:
+        """Decide one of many, what is wrong with it is its result; `since_ns` as `DecisionService.decide` has it."""
         try:
             if not isinstance(request, NbxError):
-                return BatchItem(reply=await self.decisions.decide(request))
+                return BatchItem(reply=await self.decisions.decide(request, since_ns))
             refused = request
         except NbxError as error:
             refused = error

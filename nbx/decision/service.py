@@ -115,8 +115,15 @@ class DecisionService:
         self.uncertain: deque[tuple[str, str, int]] = deque(maxlen=DEGRADED_QUEUE)
         """(decision_id, customer_id, slots) of commits that timed out."""
 
-    async def decide(self, request: DecideRequest) -> DecideReply:
+    async def decide(self, request: DecideRequest, since_ns: int = 0) -> DecideReply:
         """Decide; always answers legally within the deadline once the request itself is right.
+
+        Parameters
+        ----------
+        request
+            What is asked.
+        since_ns
+            From when on the deadline runs, on the clock of `perf_counter_ns`; 0: now.
 
         Raises
         ------
@@ -125,7 +132,7 @@ class DecisionService:
         NotReady
             Nothing is published yet.
         """
-        stages = Stages()
+        stages = Stages(since_ns)
         started_ns = stages.at_ns[0]
         plan, model = self._serving.current()
         request, placement = _checked(request, plan)

@@ -14,6 +14,11 @@ record and the reply; writing. A decision that is made anew after a conflict pas
 class Stages:
     """A stop watch that is always in one stage; it only notes times, and adds up when somebody looks.
 
+    Parameters
+    ----------
+    since_ns
+        When the first stage began, on the clock of `perf_counter_ns`; 0: now.
+
     Attributes
     ----------
     at_ns : list of int
@@ -34,10 +39,10 @@ class Stages:
 
     __slots__ = ("at_ns", "attempts", "entered")
 
-    def __init__(self) -> None:
+    def __init__(self, since_ns: int = 0) -> None:
         self.attempts = 0
         self.entered: list[Stage] = ["check"]
-        self.at_ns = [perf_counter_ns()]
+        self.at_ns = [since_ns or perf_counter_ns()]
 
     def enter(self, stage: Stage) -> None:
         """Go on in a stage."""

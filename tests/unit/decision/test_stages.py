@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import perf_counter_ns
+
 from nbx.decision.messages import DecideRequest
 from nbx.decision.service import DecisionService
 from nbx.decision.stages import STAGES, Stages
@@ -41,3 +43,12 @@ def test_a_decision_tells_where_its_time_went() -> None:
     assert stages.attempts == 1
     assert all(stages.ns[stage] > 0 for stage in STAGES)
     assert sum(stages.ns.values()) == took_ns >= entry.took_us * 1000
+
+
+def test_who_waited_before_has_less_time_left() -> None:
+    desk = Desk()
+    request = DecideRequest(customer_id="anna", placement="hero", deadline_ms=1_000)
+    in_time = run(desk.decisions.decide(request, perf_counter_ns() - 500 * 1_000_000))
+    late = run(desk.decisions.decide(request, perf_counter_ns() - 1_001 * 1_000_000))
+    assert in_time.took_ms >= 500
+    assert (in_time.degraded, late.degraded) == ((), ("state_unavailable",))
