@@ -295,7 +295,7 @@ def _checked(request: DecideRequest, plan: Plan) -> tuple[DecideRequest, Placeme
         raise Invalid(f"deadline_ms is {request.deadline_ms}; it must be >= 0", field="deadline_ms")
     if request.context:
         context = checked_values(request.context, plan.context_features, "context")
-        request = structs.replace(request, context=context)
+        request = request if context is request.context else structs.replace(request, context=context)
     return request, placement
 
 

@@ -42,6 +42,8 @@ def said_of(state: CustomerState, purpose: str) -> Consent | None:
 
     Of a channel that is what was said of it, unless nothing was, or a no to all contact came later.
     """
+    if not state.consent:
+        return None
     said = state.consent.get(purpose)
     if not purpose.startswith(contact_purpose("")):
         return said

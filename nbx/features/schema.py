@@ -71,8 +71,10 @@ class Feature(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return self.origin != "context" if self.personal is None else self.personal
 
 
-def checked_values(values: Mapping[str, Value], features: Mapping[str, Feature], field: str) -> dict[str, Value]:
+def checked_values(values: dict[str, Value], features: Mapping[str, Feature], field: str) -> dict[str, Value]:
     """Return values as they are kept: whole numbers as float, everything bounded and of its declared type.
+
+    Where nothing is to be changed they are returned themselves.
 
     Names that no feature declares are kept too: they are part of the record, only nothing reads them.
 
@@ -90,12 +92,15 @@ def checked_values(values: Mapping[str, Value], features: Mapping[str, Feature],
     """
     if len(values) > CONTEXT_KEYS:
         raise TooLarge(f"{field} has {len(values)} keys, at most {CONTEXT_KEYS} are allowed", field=field)
+    for name, value in values.items():
+        feature = features.get(name)
+        if type(value) is not float or feature is None or feature.type != "number" or not -math.inf < value < math.inf:
+            break
+    else:
+        return values  # the common case: declared numbers, as they are kept
     checked: dict[str, Value] = {}
     for name, value in values.items():
         feature = features.get(name)
-        if type(value) is float and feature is not None and feature.type == "number" and -math.inf < value < math.inf:
-            checked[name] = value  # the common case, without the questions to the others
-            continue
         path = f"{field}.{name[:NAME_LENGTH]}"
         if len(name) > NAME_LENGTH or not name.isprintable():
             raise TooLarge(f"{path}… is not a name of at most {NAME_LENGTH} printable characters", field=field)
