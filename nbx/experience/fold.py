@@ -36,11 +36,12 @@ from nbx.experience.entries import (
     ProfileEntry,
     TimerEntry,
 )
+from nbx.experience.exposure import expose, hide, reserve
 from nbx.experience.lifecycle import SLOT_EVENTS, OpenDecision, OpenSlot, encode_open
 from nbx.experience.relationship import IGNORED_WINDOW_S, charge, mood_points, weighed
 from nbx.features.state import CustomerState, Pause, ProfileValue, Recent, Reservation, Unanswered
 from nbx.features.store import Timer
-from nbx.limits import CONTACTS, PAUSES, UNLIMITED
+from nbx.limits import CONTACTS, PAUSES
 
 
 class Folded(NamedTuple):
@@ -206,24 +207,13 @@ def _decided(state: CustomerState, entry: DecisionEntry, rules: Rules) -> Folded
             continue
         key = f"{entry.decision_id}/{number}"
         if slot.seen_at_ms:
-            _expose(state, slot, decision.channel, key, entry.at_ms, rules)
+            expose(state, slot, decision.channel, key, entry.at_ms, rules)
             giveget.asked(state, slot.action, entry.at_ms, rules)
         else:  # whether a rule counts it or not: the next release's may
             until_ms = entry.at_ms + slot.delivery_ms + slot.attention_ms
-            _reserve(state, key, Reservation(slot.action, until_ms, decision.channel), rules)
+            reserve(state, key, Reservation(slot.action, until_ms, decision.channel), rules)
         arm += lifecycle.timers(entry.decision_id, number, slot, entry.at_ms)[0]
     return Folded(decision, (), tuple(arm), ())
-
-
-def _reserve(state: CustomerState, key: str, reserved: Reservation, rules: Rules) -> None:
-    """Count a prompt that may still be seen, and forget the first to end of those like it that no limit can need."""
-    state.reserved[key] = reserved
-    most = CONTACTS if (reserved.action, reserved.channel) in rules.limited else UNLIMITED
-    if len(state.reserved) > most:
-        at = (reserved.action, reserved.channel)
-        same = [(each.until_ms, name) for name, each in state.reserved.items() if (each.action, each.channel) == at]
-        for _, name in sorted(same)[:-most]:
-            del state.reserved[name]
 
 
 def _event(state: CustomerState, decision: OpenDecision, entry: EventEntry, rules: Rules) -> Folded:
@@ -236,10 +226,10 @@ def _event(state: CustomerState, decision: OpenDecision, entry: EventEntry, rule
     lifecycle.note_signs(slot, signs_of(event.reason, event.properties, spot.latency_ms if spot else 0, rules))
     change = lifecycle.apply_event(slot, event.type, event.cause, event.reason, entry.at_ms, event.value)
     if change.exposed:
-        _expose(state, slot, decision.channel, key, entry.at_ms, rules)
+        expose(state, slot, decision.channel, key, entry.at_ms, rules)
         giveget.asked(state, slot.action, decision.at_ms, rules)
     if change.hidden_at_ms:
-        _hide(state, slot, decision.channel)
+        hide(state, slot, decision.channel)
         giveget.asked(state, slot.action, decision.at_ms, rules, sign=-1)
     if slot.accepted and not slot.given:
         slot.given = True
@@ -275,26 +265,6 @@ def _timer(state: CustomerState, decision: OpenDecision, entry: TimerEntry, rule
     arm, cancel = lifecycle.timers(entry.decision_id, entry.slot, slot, decision.at_ms)
     fired = f"{entry.kind}:{entry.decision_id}:{entry.slot}"
     return Folded(decision, outcomes, tuple(t for t in arm if t.member != fired), (*cancel, fired))
-
-
-def _expose(state: CustomerState, slot: OpenSlot, channel: str, key: str, at_ms: int, rules: Rules) -> None:
-    """Count a proved exposure, and free its reservation."""
-    state.reserved.pop(key, None)
-    slot.exposed_at_ms = at_ms
-    state.last_prompt_ms = max(state.last_prompt_ms, at_ms)
-    for counted, name in ((state.exposures, slot.action), (state.touches, channel)):
-        times = counted.get(name, [])
-        insort(times, at_ms // 1000)
-        since_s = times[-1] - rules.keep_s
-        counted[name] = [at_s for at_s in times if at_s > since_s][-CONTACTS:]
-
-
-def _hide(state: CustomerState, slot: OpenSlot, channel: str) -> None:
-    """Take back an exposure that was assumed."""
-    at_s = slot.exposed_at_ms // 1000
-    for times in (state.exposures.get(slot.action, []), state.touches.get(channel, [])):
-        if at_s in times:
-            times.remove(at_s)
 
 
 def _told_otherwise(state: CustomerState, decision: OpenDecision, slot: OpenSlot, rules: Rules) -> bool:

@@ -224,29 +224,33 @@ MUTATIONS = [
         ),
     ),
     *_of(
-        "experience/fold.py",
+        "experience/exposure.py",
         PAUSES,
-        ("if reserved.until_ms <= now_ms]", "if reserved.until_ms <= now_ms + 60_000]"),
-        ("if pause.until_ms <= now_ms]", "if pause.until_ms <= now_ms + 60_000]"),
+        ("        insort(times, at_ms // 1000)\n", "        times = [*times, at_ms // 1000]\n"),
+        ("            times.remove(at_s)\n", "            pass\n"),
         ("sorted(same)[:-most]", "sorted(same)[most:]"),
         ("most = CONTACTS if", "most = UNLIMITED if"),
-        (
-            "            _reserve(state, key, Reservation(",
-            "            _reserve(state, entry.decision_id, Reservation(",
-        ),
-        (
-            "            until_ms = entry.at_ms + slot.delivery_ms + slot.attention_ms\n",
-            "            until_ms = entry.at_ms + 1000\n",
-        ),
         (
             '    """Count a proved exposure, and free its reservation."""\n    state.reserved.pop(key, None)\n',
             '    """Count a proved exposure, and free its reservation."""\n',
         ),
         ("((state.exposures, slot.action), (state.touches, channel))", "((state.exposures, slot.action),)"),
         ("((state.exposures, slot.action), (state.touches, channel))", "((state.touches, channel),)"),
-        ("        insort(times, at_ms // 1000)\n", "        times = [*times, at_ms // 1000]\n"),
         ("    at_s = slot.exposed_at_ms // 1000\n", "    at_s = slot.seen_at_ms // 1000\n"),
-        ("            times.remove(at_s)\n", "            pass\n"),
+    ),
+    *_of(
+        "experience/fold.py",
+        PAUSES,
+        ("if reserved.until_ms <= now_ms]", "if reserved.until_ms <= now_ms + 60_000]"),
+        ("if pause.until_ms <= now_ms]", "if pause.until_ms <= now_ms + 60_000]"),
+        (
+            "            reserve(state, key, Reservation(",
+            "            reserve(state, entry.decision_id, Reservation(",
+        ),
+        (
+            "            until_ms = entry.at_ms + slot.delivery_ms + slot.attention_ms\n",
+            "            until_ms = entry.at_ms + 1000\n",
+        ),
         ("        state.reserved.pop(key, None)\n    diagnosis =", "    diagnosis ="),
         (
             'if slot.outcome in ("declined", "dismissed", "ignored") and',
