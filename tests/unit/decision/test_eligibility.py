@@ -150,3 +150,12 @@ def test_an_excluded_default_is_not_shown_degraded_either() -> None:
         reply = desk.decide(placement="web", exclude=exclude, deadline_ms=10_000)
         assert reply.degraded
         assert reply.slots[0].action == action
+
+
+@pytest.mark.parametrize(("kind", "left_ms"), [("", 30_000), (", class: service", MINUTE_MS)])
+def test_a_prompt_given_out_before_quiet_hours_is_over_when_they_begin(kind: str, left_ms: int) -> None:
+    """Who is exempt is not: it may be shown in them too."""
+    desk = desk_with(contact='quiet_hours: [{from: "08:01", to: "09:00"}], exempt: [service]', action=kind)
+    desk.clock.advance(30_000)
+    reply = desk.decide(placement="web", deadline_ms=10_000)
+    assert reply.slots[0].expires_at == desk.clock.now_ms() + left_ms
