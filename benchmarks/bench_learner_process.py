@@ -15,8 +15,7 @@ import numpy as np
 from redis.asyncio import Redis
 
 from benchmarks.catalogs import sized
-from nbx.bandits import kernels_learning
-from nbx.bandits.learner import Learner, Observation
+from nbx.bandits.learner import Learner, Observation, warm_up
 from nbx.catalog.plan import Plan
 from nbx.catalog.releases import publish
 from nbx.decision.serving import Serving
@@ -40,7 +39,7 @@ def main(*, smoke: bool) -> float:
 
 
 async def _main(count: int) -> float:
-    kernels_learning.warm_up()
+    warm_up()
     with RedisServer() as server:
         redis = Redis.from_url(server.url)
         await publish(redis, sized(ACTIONS, WIDTH), author="", note="", at_ms=0)
