@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 import numpy as np
 
-from nbx.bandits import drift, exploration, kernels_fold, kernels_learning, pooling
+from nbx.bandits import drift, exploration, kernels_fold, kernels_learning, kernels_teaching, pooling
 from nbx.bandits.batch import Batch, vector_of
 from nbx.bandits.posterior import Posterior, PosteriorState, Site, pack_upper, unpack_upper
 from nbx.bandits.progress import Progress, ProgressiveMetrics
@@ -684,6 +684,7 @@ class Learner:
 def warm_up() -> None:
     """Compile (or load from the cache) every kernel of learning."""
     kernels_learning.warm_up()
+    kernels_teaching.warm_up()
     learner = Learner()
     learner.register_layout(1, ["one"])
     x = np.ones(1, np.float32)

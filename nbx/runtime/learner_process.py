@@ -255,13 +255,11 @@ class LogLearner:
 
     def _teach(self, waiting: dict[Revision, AnyOutcome], known: dict[Revision, LearnedSites], taught: Taught) -> None:
         """Learn outcomes none of which replaces another of them; they wait no more, and their sites are known."""
-        weighed = [
-            (outcome, self.weighing.observation(outcome, known.get((key, revision - 1))))
-            for (key, revision), outcome in waiting.items()
-        ]
+        outcomes = list(waiting.values())
         waiting.clear()
-        outcomes = [outcome for outcome, _ in weighed if outcome.x]
-        observations = [observation for outcome, observation in weighed if outcome.x]
+        observations = self.weighing.observations(outcomes, known)
+        outcomes = [outcome for outcome in outcomes if outcome.x]
+        observations = [observation for observation in observations if observation.x]
         for outcome, sites in zip(outcomes, self.learner.learn_all(observations, known), strict=True):
             if isinstance(sites, ValueError):
                 key = f"{outcome.decision_id}/{outcome.slot}"

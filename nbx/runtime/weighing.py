@@ -21,18 +21,20 @@ from nbx.audit.signals import Signals
 from nbx.bandits.health import Execution, PlacementHealth
 from nbx.bandits.learner import LearnedSites, Observation
 from nbx.bandits.quarantine import FeatureHealth
-from nbx.bandits.teaching import Lesson, Teaching, Weights
+from nbx.bandits.teaching import Teaching
 from nbx.catalog.plan import goal_model
-from nbx.experience.entries import GoalOutcome
-from nbx.ids import decision_ref
+from nbx.experience.entries import GoalOutcome, Outcome
 from nbx.runtime.process import log
+from nbx.runtime.weighing_batch import HELD, lesson_of, weigh_all
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from nbx.bandits.signals import SignalHealth
-    from nbx.experience.entries import AnyOutcome, Outcome
+    from nbx.experience.entries import AnyOutcome
 
+FEW = 16
+"""Outcomes that are weighed one by one: laying out arrays takes as long."""
 _WELL = Execution()
 
 
@@ -58,6 +60,29 @@ class Weighing:
         """Note which profile features each placement of a release uses, before its first outcome."""
         self._uses[release] = uses
 
+    def observations(
+        self, outcomes: Sequence[AnyOutcome], known: Mapping[tuple[str, int], LearnedSites]
+    ) -> list[Observation]:
+        """Take in outcomes none of which replaces another; `known` are the sites of those that they replace."""
+        slots = [outcome for outcome in outcomes if isinstance(outcome, Outcome)]
+        if len(slots) < FEW:
+            return [self.observation(each, _replaced(each, known)) for each in outcomes]
+        replaced = [_replaced(each, known) if each.revision else None for each in slots]
+        taught = [
+            (False, False) if each is None else (each.response is not None, each.experience is not None)
+            for each in replaced
+        ]
+        nothing = frozenset[str]()
+        uses = [self._uses.get(each.release, {}).get(each.placement, nothing) if each.x else nothing for each in slots]
+        weighed = weigh_all(self.teaching, slots, uses, taught)
+        for outcome, held in zip(slots, weighed.held, strict=True):
+            self._heard.add(outcome.placement)
+            if held:
+                self._held[outcome.placement, HELD[held]] += 1
+        self._changed += weighed.changed
+        weights = iter(weighed.weights)
+        return [observation_of(each, next(weights) if isinstance(each, Outcome) else None) for each in outcomes]
+
     def observation(self, outcome: AnyOutcome, previous: LearnedSites | None) -> Observation:
         """Take in an outcome that may teach, each once; `previous` are the sites of the revision that it replaces."""
         if isinstance(outcome, GoalOutcome):  # it depends on no signal of the channel, and has no cause
@@ -82,7 +107,7 @@ class Weighing:
             self._changed.append(well.health(outcome.placement))
         for name in sorted({*was_quarantined} ^ {*self.teaching.quarantined()}):
             self._changed.append(self.teaching.features[name].health(name))
-        return observation_of(outcome, weights)
+        return observation_of(outcome, weights[:2])
 
     def pass_over(self, outcome: AnyOutcome) -> None:
         """Count an outcome that teaches nothing for want of the customer's consent."""
@@ -120,8 +145,8 @@ class Weighing:
         self._changed.clear()
 
 
-def observation_of(outcome: AnyOutcome, weights: Weights | None = None) -> Observation:
-    """Return what the learner learns from; None: with the weights of the log."""
+def observation_of(outcome: AnyOutcome, weights: tuple[float, float] | None = None) -> Observation:
+    """Return what the learner learns from, with weights of response and experience; None: those of the log."""
     if isinstance(outcome, GoalOutcome):
         action, group = goal_model(outcome.placement, outcome.action)
         return Observation(
@@ -144,37 +169,15 @@ def observation_of(outcome: AnyOutcome, weights: Weights | None = None) -> Obser
         layout=outcome.release,
         x=outcome.x,
         response=outcome.response,
-        response_weight=outcome.response_weight if weights is None else weights.response,
+        response_weight=outcome.response_weight if weights is None else weights[0],
         experience=outcome.experience,
-        experience_weight=outcome.experience_weight if weights is None else weights.experience,
+        experience_weight=outcome.experience_weight if weights is None else weights[1],
         value=outcome.value,
     )
 
 
-def lesson_of(outcome: Outcome, uses: frozenset[str] = frozenset()) -> Lesson:
-    """Return what of an outcome decides about teaching; `uses` are the profile features that its placement uses."""
-    return Lesson(
-        placement=outcome.placement,
-        outcome=outcome.outcome,
-        cause=outcome.cause,
-        seen_reported=outcome.seen_reported,
-        response=outcome.response,
-        response_weight=outcome.response_weight,
-        experience_weight=outcome.experience_weight,
-        decided_ms=decision_ref(outcome.decision_id).at_ms,
-        at_ms=outcome.at_ms,
-        previous=outcome.previous,
-        previous_cause=outcome.previous_cause,
-        previous_seen_reported=outcome.previous_seen_reported,
-        evidence=outcome.evidence,
-        rule=outcome.rule,
-        previous_evidence=outcome.previous_evidence,
-        previous_rule=outcome.previous_rule,
-        points=outcome.experience,
-        uses=uses,
-        stale=outcome.stale,
-        quarantined=outcome.quarantined,
-    )
+def _replaced(outcome: AnyOutcome, known: Mapping[tuple[str, int], LearnedSites]) -> LearnedSites | None:
+    return known.get((f"{outcome.decision_id}/{outcome.slot}", outcome.revision - 1))
 
 
 def _warn(health: SignalHealth | PlacementHealth | FeatureHealth) -> None:
