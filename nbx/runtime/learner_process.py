@@ -55,7 +55,7 @@ from nbx.runtime import telling_apart
 from nbx.runtime.erasing import in_words, on_record
 from nbx.runtime.journal import RedisJournal, WholeJournal
 from nbx.runtime.known_settings import note_settings
-from nbx.runtime.process import connect, log, pause, stop_event
+from nbx.runtime.process import connect, log, pause, settle, stop_event
 from nbx.runtime.publishing import JOURNAL, Overtaken, Publisher, Reached
 from nbx.runtime.sites import Place, RedisSites, Sites
 from nbx.runtime.weighing import Weighing, observation_of
@@ -109,7 +109,7 @@ class LogLearner:
     sites
         Where what may have to be taken back is kept.
     lagging
-        Told how many seconds ago an outcome that is learned was logged.
+        Told how many seconds ago the last outcome of a step was logged.
     """
 
     def __init__(
@@ -306,6 +306,7 @@ class LogLearner:
         }
 
     def _lessons(self, entries: Iterable[LogEntry]) -> Iterable[AnyOutcome | EraseEntry]:
+        latest: LogEntry | None = None
         for entry in entries:
             if is_decision(entry.payload):  # they teach nothing and are not even decoded
                 continue
@@ -317,8 +318,10 @@ class LogLearner:
             if isinstance(decoded, EraseEntry):
                 yield decoded
             elif outcomes := outcomes_of(decoded):
-                self._lagging(max(0.0, SystemClock().now_ms() - _order(entry)[0]) / 1000)
+                latest = entry
                 yield from outcomes
+        if latest is not None:
+            self._lagging(max(0.0, SystemClock().now_ms() - _order(latest)[0]) / 1000)
 
     async def _know_layout(self, release: int) -> None:
         if release not in self._layouts:
@@ -341,6 +344,7 @@ async def learn(settings: Settings) -> int:
     warm_up_learning()
     lease = Lease(connection, LEASE_LEARNER, f"{socket.gethostname()}:{os.getpid()}", LEASE_MS)
     await note_settings(connection, settings, "learner", SystemClock())
+    settle()
     log.info("learner ready")
     while not stop.is_set():
         try:
