@@ -6,12 +6,12 @@ passes over both.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from nbx import limits
-from nbx.bandits.kernels_fold import COMPETES, FIRST
 from nbx.bandits.posterior import LARGEST
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nbx.bandits.posterior import Site
 
 _ANSWERS = (None, 0, 1)
-NO_SITE = (np.nan, 0.0, 0.0, 0.0)
+_NO_SITE = (math.nan, 0.0, 0.0, 0.0)
 
 
 class Batch:
@@ -52,27 +52,34 @@ class Batch:
         self.faults: dict[int, ValueError] = {}
         """Position → why it cannot be learned."""
         self.x = self._vectors(observations, places, d)
-        self.targets = self._targets(observations)
-        self.action = np.full(n, -1)
-        """Row of the action; to be filled in for those that `teach`."""
-        self.flags = np.zeros((n, 2), np.bool_)
-        self.flags[:, FIRST] = [not o.revision for o in observations]
-        self.flags[:, COMPETES] = [o.competes for o in observations]
-        self.before = np.full(n, -1)
-        """Position of the one that it replaces; −1: that one is not of the batch."""
-        self.old = np.empty((n, 2, 4))
-        """Sites that it replaces, by `kernels_fold.TAU` …"""
-        self.out = np.empty((n, 2, 4))
-        """Its own, to be written."""
-        self.old[:] = self.out[:] = NO_SITE
+        for i, observation in enumerate(observations):
+            fault = _fault(observation)
+            if fault is not None:
+                self.faults.setdefault(i, fault)
+        nan = math.nan
+        self.targets = np.array(
+            [
+                (nan if o.response is None else o.response, o.response_weight, o.experience, o.experience_weight)
+                for o in observations
+            ],
+            np.float64,
+        )
+        self.action, self.before = numbers = np.empty((2, n), np.int64)
+        """Row of the action, to be filled in for those that `teach`; and position of the one that it replaces, −1: that
+        one is not of the batch."""
+        numbers.fill(-1)
+        self.flags = np.array([(not o.revision, o.competes) for o in observations], np.bool_)
+        self.old, self.out = sites = np.empty((2, n, 2, 4))
+        """Sites that it replaces, by `kernels_fold.TAU` …, and its own, to be written."""
+        sites.fill(nan)
         self._values: dict[int, float] = {}
         """Position → money that the sites it replaces added, if they did and are not of the batch."""
         replaces = self._replaces(observations, known)
-        response, weight, _, experience_weight = self.targets.T
-        teaches = (weight > 0.0) & ~np.isnan(response) | (experience_weight > 0.0)
-        teaches[replaces] = True
-        teaches[list(self.faults)] = False
-        self.teaches: list[bool] = teaches.tolist()
+        self.teaches = [
+            i not in self.faults
+            and ((o.response is not None and o.response_weight > 0.0) or o.experience_weight > 0.0 or i in replaces)
+            for i, o in enumerate(observations)
+        ]
 
     def replaced_value(self, i: int, told: Sequence[LearnedSites | ValueError]) -> float | None:
         """Return the money that the sites it replaces added; `told` are those of the batch so far."""
@@ -103,33 +110,18 @@ class Batch:
                     x[i] = vector_of(observations[i], places, d)
                 except ValueError as error:
                     self.faults[i] = error
-        for i in (~np.isfinite((x * x).sum(axis=1))).nonzero()[0].tolist():
-            self.faults[i] = ValueError("x: not finite")
-            x[i] = 0.0
+        if not math.isfinite(np.vdot(x, x)):
+            for i in (~np.isfinite((x * x).sum(axis=1))).nonzero()[0].tolist():
+                self.faults[i] = ValueError("x: not finite")
         return x
 
-    def _targets(self, observations: Sequence[Observation]) -> F64:
-        targets = np.empty((len(observations), 4))
-        targets[:, 0] = [np.nan if o.response is None else o.response for o in observations]
-        targets[:, 1] = [o.response_weight for o in observations]
-        targets[:, 2] = [o.experience for o in observations]
-        targets[:, 3] = [o.experience_weight for o in observations]
-        weights = targets[:, 1::2]
-        sound = ((weights >= 0.0) & (weights <= LARGEST)).all(axis=1) & (np.abs(targets[:, 2]) <= limits.MONEY)
-        odd = {i for i, o in enumerate(observations) if o.response not in _ANSWERS or not _is_money(o.value)}
-        for i in sorted(odd.union((~sound).nonzero()[0].tolist())):
-            self.faults.setdefault(i, _fault(observations[i]))
-        return targets
-
-    def _replaces(
-        self, observations: Sequence[Observation], known: Mapping[tuple[str, int], LearnedSites]
-    ) -> list[int]:
+    def _replaces(self, observations: Sequence[Observation], known: Mapping[tuple[str, int], LearnedSites]) -> set[int]:
         """Find the sites that corrections replace; return the positions of those that have some."""
         wanted = {(o.key, o.revision - 1) for o in observations if o.revision}
         if not wanted:
-            return []
+            return set()
         here: dict[tuple[str, int], int] = {}
-        found = []
+        found = set()
         for i, observation in enumerate(observations):
             if i in self.faults:
                 continue
@@ -137,12 +129,12 @@ class Batch:
                 replaced = (observation.key, observation.revision - 1)
                 if replaced in here:
                     self.before[i] = here[replaced]
-                    found.append(i)
+                    found.add(i)
                 elif (sites := known.get(replaced)) is not None:
                     self.old[i] = numbers_of(sites.response), numbers_of(sites.experience)
                     if sites.value is not None:
                         self._values[i] = sites.value
-                    found.append(i)
+                    found.add(i)
             place = (observation.key, observation.revision)
             if place in wanted:
                 here[place] = i
@@ -165,22 +157,19 @@ def vector_of(observation: Observation, places: Mapping[int, I64], d: int) -> F6
 
 def numbers_of(site: Site | None) -> tuple[float, float, float, float]:
     """Return a site as the kernel takes it."""
-    return NO_SITE if site is None else (site.tau, site.nu, site.weight, site.at)
+    return _NO_SITE if site is None else (site.tau, site.nu, site.weight, site.at)
 
 
-def _is_money(number: float | None) -> bool:
-    return number is None or abs(number) <= limits.MONEY
-
-
-def _fault(observation: Observation) -> ValueError:
-    if observation.response not in _ANSWERS:
-        return ValueError(f"response: {observation.response} is not 0, 1 or None")
-    for name in ("experience", "value"):
-        number = getattr(observation, name)
-        if not _is_money(number):
-            return ValueError(f"{name}: {number} is not a number up to {limits.MONEY:g} in size")
-    for name in ("response_weight", "experience_weight"):
-        weight = getattr(observation, name)
+def _fault(observation: Observation) -> ValueError | None:
+    """Tell what is wrong about what was observed; None: nothing."""
+    o = observation
+    if o.response not in _ANSWERS:
+        return ValueError(f"response: {o.response} is not 0, 1 or None")
+    if not -limits.MONEY <= o.experience <= limits.MONEY:
+        return ValueError(f"experience: {o.experience} is not a number up to {limits.MONEY:g} in size")
+    if o.value is not None and not -limits.MONEY <= o.value <= limits.MONEY:
+        return ValueError(f"value: {o.value} is not a number up to {limits.MONEY:g} in size")
+    for name, weight in (("response", o.response_weight), ("experience", o.experience_weight)):
         if not 0.0 <= weight <= LARGEST:
-            return ValueError(f"{name}: {weight} is not in 0..{LARGEST:g}")
-    raise AssertionError("it is sound")
+            return ValueError(f"{name}_weight: {weight} is not in 0..{LARGEST:g}")
+    return None
