@@ -40,10 +40,11 @@ C_COUNT, C_ASSUMPTION, C_AT_MS, C_STAMP = range(4)
 """Columns of known causes; stamp: −1: there are none, 0: there were, else when they began."""
 (
     PLACE, OUTCOME, CAUSE, REPORTED, SIGNS, DECIDED_MS, AT_MS, PREVIOUS, PREVIOUS_CAUSE, PREVIOUS_REPORTED,
-    PREVIOUS_SIGNS, ANSWERS, ASKS, TAUGHT_RESPONSE, TAUGHT_EXPERIENCE, USES,
-) = range(16)  # fmt: skip
+    PREVIOUS_SIGNS, ANSWERS, ASKS, TAUGHT_RESPONSE, TAUGHT_EXPERIENCE, USES, BEFORE,
+) = range(17)  # fmt: skip
 """Columns of an outcome's whole numbers; signs: evidence that does not depend on the answer; answers: it tells of the
-response; asks: its weight is what is known of causes."""
+response; asks: its weight is what is known of causes; before: position of the outcome that it replaces, which teaches
+what it has a weight for (−1: that is not of the batch or cannot be learned, and taught says what it did)."""
 RESPONSE_WEIGHT, EXPERIENCE_WEIGHT, POINTS = range(3)
 """Columns of its numbers."""
 FEATURE, USED, WRONG, DOUBTFUL = range(4)
@@ -294,7 +295,7 @@ def weigh(
     at
         Where to begin.
     outcomes
-        Whole numbers int64[n, 16] by `PLACE` …; numbers float64[n, 3] by `RESPONSE_WEIGHT` …, whose weights are
+        Whole numbers int64[n, 17] by `PLACE` …; numbers float64[n, 3] by `RESPONSE_WEIGHT` …, whose weights are
         overwritten; features that are used int64[u], and where each of the lists of these begins int64[l + 1]; what is
         odd about features int64[m, 4] by `FEATURE` …, and where that of each outcome begins int64[n + 1].
     state
@@ -342,9 +343,14 @@ def weigh(
             held[i] = 2
         elif _share(signal[:STREAM]) >= of_signals[0] and not outcome[REPORTED] and outcome[ANSWERS]:
             held[i] = 1
-        if held[i] and not outcome[TAUGHT_RESPONSE]:
+        taught_response, taught_experience = outcome[TAUGHT_RESPONSE] != 0, outcome[TAUGHT_EXPERIENCE] != 0
+        if outcome[BEFORE] >= 0:
+            before = outcome[BEFORE]
+            taught_response = whole[before, ANSWERS] != 0 and numbers[before, RESPONSE_WEIGHT] != 0.0
+            taught_experience = numbers[before, EXPERIENCE_WEIGHT] != 0.0
+        if held[i] and not taught_response:
             numbers[i, RESPONSE_WEIGHT] = 0.0
-        if held[i] and not outcome[TAUGHT_EXPERIENCE] and (held[i] == 2 or outcome[OUTCOME] < ANSWERED):
+        if held[i] and not taught_experience and (held[i] == 2 or outcome[OUTCOME] < ANSWERED):
             numbers[i, EXPERIENCE_WEIGHT] = 0.0
         if placement[0] or placement[1] or changed:
             return i + 1
@@ -354,7 +360,7 @@ def weigh(
 def warm_up() -> None:
     """Compile (or load from the cache) the kernel with the types that `nbx.runtime.weighing_batch` uses."""
     none, flags, zeros = np.zeros(0, np.int64), np.zeros(2, np.bool_), np.zeros(1, np.int64)
-    outcomes = (np.zeros((0, 16), np.int64), np.zeros((0, 3)), none, zeros, np.zeros((0, 4), np.int64), zeros)
+    outcomes = (np.zeros((0, 17), np.int64), np.zeros((0, 3)), none, zeros, np.zeros((0, 4), np.int64), zeros)
     state = (np.zeros((1, 18)), np.zeros((1, 11)), np.zeros((1, len(OUTCOMES), 4)), np.zeros((0, 7)))
     rules = tuple((1.0,) * size for size in (9, 7, 5, 2))
     weigh(0, outcomes, state, (flags, flags[:0], flags[:0]), rules, none)

@@ -525,6 +525,10 @@ class Learner:
             posterior.swap_prior(prior.precision, prior.eta)
         return models
 
+    def unfit(self, observations: Sequence[Observation]) -> set[int]:
+        """Return the positions of those that cannot be learned, whatever was learned before."""
+        return set(Batch(observations, {}, self._at, len(self.columns)).faults)
+
     def _run(self, observations: Sequence[Observation], batch: Batch, at: int, end: int) -> None:
         """Learn at ≤ i < end, whose actions are known."""
         while at < end:

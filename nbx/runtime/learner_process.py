@@ -235,7 +235,7 @@ class LogLearner:
     async def _learn(self, lessons: list[AnyOutcome | EraseEntry]) -> None:
         known = await self._previous_sites(lesson for lesson in lessons if isinstance(lesson, AnyOutcome))
         taught = Taught({}, {})
-        waiting: dict[Revision, AnyOutcome] = {}
+        waiting: list[AnyOutcome] = []
         for lesson in lessons:
             if isinstance(lesson, EraseEntry):
                 self._teach(waiting, known, taught)
@@ -244,22 +244,19 @@ class LogLearner:
             if not lesson.learns:
                 self.weighing.pass_over(lesson)
                 continue
-            key = f"{lesson.decision_id}/{lesson.slot}"
-            new_layout = lesson.x and lesson.release not in self._layouts
-            if new_layout or (lesson.revision and (key, lesson.revision - 1) in waiting):
+            if lesson.x and lesson.release not in self._layouts:
                 self._teach(waiting, known, taught)
                 await self._know_layout(lesson.release)
-            waiting[key, lesson.revision] = lesson
+            waiting.append(lesson)
         self._teach(waiting, known, taught)
         await self._sites.write(taught.sites, taught.kept_ms)
 
-    def _teach(self, waiting: dict[Revision, AnyOutcome], known: dict[Revision, LearnedSites], taught: Taught) -> None:
-        """Learn outcomes none of which replaces another of them; they wait no more, and their sites are known."""
-        outcomes = list(waiting.values())
-        waiting.clear()
-        observations = self.weighing.observations(outcomes, known)
-        outcomes = [outcome for outcome in outcomes if outcome.x]
+    def _teach(self, waiting: list[AnyOutcome], known: dict[Revision, LearnedSites], taught: Taught) -> None:
+        """Learn outcomes in order; they wait no more, and their sites are known."""
+        observations = self.weighing.observations(waiting, known, self.learner.unfit)
+        outcomes = [outcome for outcome in waiting if outcome.x]
         observations = [observation for observation in observations if observation.x]
+        waiting.clear()
         for outcome, sites in zip(outcomes, self.learner.learn_all(observations, known), strict=True):
             if isinstance(sites, ValueError):
                 key = f"{outcome.decision_id}/{outcome.slot}"

@@ -28,7 +28,7 @@ from nbx.runtime.process import log
 from nbx.runtime.weighing_batch import HELD, lesson_of, weigh_all
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Container, Mapping, Sequence
 
     from nbx.bandits.signals import SignalHealth
     from nbx.experience.entries import AnyOutcome
@@ -61,11 +61,25 @@ class Weighing:
         self._uses[release] = uses
 
     def observations(
-        self, outcomes: Sequence[AnyOutcome], known: Mapping[tuple[str, int], LearnedSites]
+        self,
+        outcomes: Sequence[AnyOutcome],
+        known: Mapping[tuple[str, int], LearnedSites],
+        unfit: Callable[[Sequence[Observation]], Container[int]],
     ) -> list[Observation]:
-        """Take in outcomes none of which replaces another; `known` are the sites of those that they replace."""
+        """Take in outcomes that may teach, in order.
+
+        Parameters
+        ----------
+        outcomes
+            Of each as `observation` says.
+        known
+            Sites of those that they replace, as far as these are not among them.
+        unfit
+            Tells the positions of observations that the learner will not take.
+        """
         slots = [outcome for outcome in outcomes if isinstance(outcome, Outcome)]
-        if len(slots) < FEW:
+        before = _before(slots, unfit)
+        if len(slots) < FEW and max(before, default=-1) < 0:
             return [self.observation(each, _replaced(each, known)) for each in outcomes]
         replaced = [_replaced(each, known) if each.revision else None for each in slots]
         taught = [
@@ -74,9 +88,9 @@ class Weighing:
         ]
         nothing = frozenset[str]()
         uses = [self._uses.get(each.release, {}).get(each.placement, nothing) if each.x else nothing for each in slots]
-        weighed = weigh_all(self.teaching, slots, uses, taught)
+        weighed = weigh_all(self.teaching, slots, uses, taught, before)
+        self._heard.update(each.placement for each in slots)
         for outcome, held in zip(slots, weighed.held, strict=True):
-            self._heard.add(outcome.placement)
             if held:
                 self._held[outcome.placement, HELD[held]] += 1
         self._changed += weighed.changed
@@ -174,6 +188,22 @@ def observation_of(outcome: AnyOutcome, weights: tuple[float, float] | None = No
         experience_weight=outcome.experience_weight if weights is None else weights[1],
         value=outcome.value,
     )
+
+
+def _before(slots: Sequence[Outcome], unfit: Callable[[Sequence[Observation]], Container[int]]) -> list[int]:
+    """Return of each slot's outcome the position of the one that it replaces; −1: none of these that can be learned."""
+    before = [-1] * len(slots)
+    if not any(each.revision for each in slots):
+        return before
+    places: dict[tuple[str, int, int], int] = {}
+    for i, each in enumerate(slots):
+        if each.revision:
+            before[i] = places.get((each.decision_id, each.slot, each.revision - 1), -1)
+        places[each.decision_id, each.slot, each.revision] = i
+    asked = sorted({place for place in before if place >= 0 and slots[place].x})
+    refused = unfit([observation_of(slots[place]) for place in asked])
+    fit = {place for k, place in enumerate(asked) if k not in refused}
+    return [place if place in fit else -1 for place in before]
 
 
 def _replaced(outcome: AnyOutcome, known: Mapping[tuple[str, int], LearnedSites]) -> LearnedSites | None:

@@ -68,6 +68,7 @@ def weigh_all(
     outcomes: Sequence[Outcome],
     uses: Sequence[frozenset[str]],
     taught: Sequence[tuple[bool, bool]],
+    before: Sequence[int],
 ) -> Weighed:
     """Take outcomes in, in order, each as `Teaching.weigh`.
 
@@ -76,13 +77,15 @@ def weigh_all(
     teaching
         Updated in place.
     outcomes
-        None replaces another of them.
+        As the log has them.
     uses
         Of each the profile features that its placement uses.
     taught
         Of each whether the revision that it replaces taught the two models.
+    before
+        Of each the position of the one that it replaces, which decides that instead; −1: none of these.
     """
-    laid_out = _LaidOut(teaching, outcomes, uses, taught)
+    laid_out = _LaidOut(teaching, outcomes, uses, taught, before)
     changed: list[Health] = []
     at = 0
     while at < len(outcomes):
@@ -127,6 +130,7 @@ class _LaidOut:
         outcomes: Sequence[Outcome],
         uses: Sequence[frozenset[str]],
         taught: Sequence[tuple[bool, bool]],
+        before: Sequence[int],
     ) -> None:
         self._teaching = teaching
         self._names = list(dict.fromkeys([o.placement for o in outcomes]))
@@ -150,15 +154,16 @@ class _LaidOut:
                     _OUTCOME[o.previous],
                     _CAUSE[o.previous_cause],
                     o.previous_seen_reported,
-                    before,
+                    earlier,
                     o.response is not None,
                     ask,
                     response,
                     experience,
                     uses_of[used],
+                    place,
                 )
-                for o, used, (response, experience), (now, before), ask in zip(
-                    outcomes, uses, taught, signs, asks, strict=True
+                for o, used, (response, experience), place, (now, earlier), ask in zip(
+                    outcomes, uses, taught, before, signs, asks, strict=True
                 )
             ],
             np.int64,
