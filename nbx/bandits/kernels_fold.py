@@ -19,13 +19,11 @@ from nbx.bandits.kernels_learning import _add_site, logistic_site, project, refr
 
 I64 = NDArray[np.int64]
 Flags = NDArray[np.bool_]
-Rows = NDArray[np.void]
-"""Of `nbx.bandits.posterior.NUMBERS`."""
-Stacked = tuple[Rows, F64, F64, F64, F64, F64, F64]
-"""Posteriors side by side: the fields of `nbx.bandits.posterior.Arrays`."""
-One = tuple[np.void, F64, F64, F64, F64, F64, F64]
-"""A row of each."""
+Posteriors = tuple[F64, F64, F64, F64, F64, F64, F64]
+"""One, or many side by side: the fields of `nbx.bandits.posterior.Arrays`."""
 
+PRIOR_PRECISION, FORGETTING, LOG_FORGETTING, EVIDENCE, LOG_KEPT, OBSERVATIONS, UPDATES, EVERY = range(8)
+"""Numbers of a posterior; updates since its last refresh, and how many there may be."""
 TAU, NU, WEIGHT, AT = 0, 1, 2, 3
 """Columns of a site."""
 RESPONSE, RESPONSE_WEIGHT, EXPERIENCE, EXPERIENCE_WEIGHT = 0, 1, 2, 3
@@ -40,38 +38,38 @@ STEP, COUNT = 0, 1
 """Counters: observations learned, customers that the sum of x is of."""
 CURRENT, SINCE, TRACKED = 0, 1, 2
 """Counters of `nbx.bandits.drift.HalfLife`."""
-PRIOR, MEMORY, ENOUGH, EVIDENCE = 0, 1, 2, 3
+PRIOR, MEMORY, ENOUGH, NEEDED = 0, 1, 2, 3
 """Rules of drift: precision of an offset's prior, what scores keep, nats that convince, evidence that is needed."""
 
 _compile = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 
 @_compile
-def _refreshed(posterior: One) -> None:
+def _refreshed(posterior: Posteriors) -> None:
     row, lam, eta, mean, cov, prior, prior_eta = posterior
-    refresh(row["prior_precision"], prior, prior_eta, lam, eta, mean, cov)
-    row["updates_since_refresh"] = 0
+    refresh(row[PRIOR_PRECISION], prior, prior_eta, lam, eta, mean, cov)
+    row[UPDATES] = 0.0
 
 
 @_compile
-def _updated(posterior: One) -> None:
+def _updated(posterior: Posteriors) -> None:
     row = posterior[0]
-    row["updates_since_refresh"] += 1
-    if row["updates_since_refresh"] >= row["refresh_every"]:
+    row[UPDATES] += 1.0
+    if row[UPDATES] >= row[EVERY]:
         _refreshed(posterior)
 
 
 @_compile
-def take_back(x: F64, site: F64, posterior: One) -> bool:
+def take_back(x: F64, site: F64, posterior: Posteriors) -> bool:
     """Subtract what is left of a site from a posterior; False when x is too large to square, then nothing changed."""
     row, lam, eta, mean, cov, _, _ = posterior
     if math.isnan(site[TAU]) or (site[TAU] == 0.0 and site[NU] == 0.0):
         return True
-    decay = math.exp(min(row["log_kept"] - site[AT], 0.0))
+    decay = math.exp(min(row[LOG_KEPT] - site[AT], 0.0))
     status = subtract_site(x, site[TAU] * decay, site[NU] * decay, lam, eta, mean, cov)
     if status < 0:
         return False
-    row["evidence"] = max(row["evidence"] - decay * site[WEIGHT], 0.0)
+    row[EVIDENCE] = max(row[EVIDENCE] - decay * site[WEIGHT], 0.0)
     if status > 0:
         _updated(posterior)
     else:
@@ -81,7 +79,16 @@ def take_back(x: F64, site: F64, posterior: One) -> bool:
 
 @_compile
 def learn(
-    x: F64, g: F64, m: float, q: float, y: float, weight: float, noise: float, old: F64, site: F64, posterior: One
+    x: F64,
+    g: F64,
+    m: float,
+    q: float,
+    y: float,
+    weight: float,
+    noise: float,
+    old: F64,
+    site: F64,
+    posterior: Posteriors,
 ) -> bool:
     """Learn one target of one observation in place of what it replaces.
 
@@ -106,12 +113,12 @@ def learn(
         False when x is too large to square.
     """
     row, lam, eta, mean, cov, _, _ = posterior
-    keep, decay, at = row["forgetting"], 1.0, row["log_kept"] + row["log_forgetting"]
+    keep, decay, at = row[FORGETTING], 1.0, row[LOG_KEPT] + row[LOG_FORGETTING]
     new = math.isnan(old[TAU])
     if not new:
         if not take_back(x, old, posterior):
             return False
-        keep, decay, at = 1.0, math.exp(min(row["log_kept"] - old[AT], 0.0)), old[AT]
+        keep, decay, at = 1.0, math.exp(min(row[LOG_KEPT] - old[AT], 0.0)), old[AT]
         m, q = project(x, mean, cov, g)
     if weight == 0.0:
         return True
@@ -125,10 +132,10 @@ def learn(
     if not math.isfinite(nu):
         return False
     _add_site(x, g, m, q, tau * decay, nu * decay, keep, lam, eta, mean, cov)
-    row["evidence"] = keep * row["evidence"] + decay * weight
+    row[EVIDENCE] = keep * row[EVIDENCE] + decay * weight
     if new:
-        row["observations"] += 1
-        row["log_kept"] = at
+        row[OBSERVATIONS] += 1.0
+        row[LOG_KEPT] = at
     _updated(posterior)
     site[TAU], site[NU], site[WEIGHT], site[AT] = tau, nu, weight, at
     return True
@@ -210,11 +217,7 @@ def _foreseen(
             waiting[a] += 1
             if fed[a] + waiting[a] == residuals.shape[1]:
                 return DETECT
-    if (
-        len(fed) > 0
-        and evidence >= rules[EVIDENCE]
-        and turned(offsets[a], keep, patience, rules, logit, y, half, scores)
-    ):
+    if len(fed) > 0 and evidence >= rules[NEEDED] and turned(offsets[a], keep, patience, rules, logit, y, half, scores):
         return MOVED
     return DONE
 
@@ -226,7 +229,7 @@ def fold(
     phase: int,
     noise: float,
     batch: tuple[I64, F64, F64, Flags, I64, F64, F64],
-    models: Stacked,
+    models: Posteriors,
     drift: tuple[F64, F32, I64, I64],
     half_life: tuple[I64, F64, F64, F64, F64],
     ring: tuple[F64, F32, F64, I64],
@@ -276,7 +279,7 @@ def fold(
         if weight != 0.0:
             m, q = project(x[i], mean[r], cov[r], g)
             if first and phase != LEARN:
-                evidence = rows[r]["evidence"]
+                evidence = rows[r][EVIDENCE]
                 why = _foreseen(x[i], m, q, y, phase, flags[i, COMPETES], action[i], evidence, drift, half_life, ring)
                 if why != DONE:
                     return i, why

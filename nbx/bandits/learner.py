@@ -600,7 +600,7 @@ class Learner:
                 continue
             taught = _site(response)
             value = observation.value if observation.response == 1 and taught is not None else None
-            replaced = batch.replaced_value(i, told)
+            replaced = batch.replaced_value(i, told) if observation.revision else None
             if value is not None or replaced is not None:
                 self._shelf[row].add_value(value, replaced)
             told.append(

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import msgspec
 import numpy as np
 
-from nbx.bandits import kernels_learning
+from nbx.bandits import kernels_fold, kernels_learning
+from nbx.bandits.kernels_fold import EVERY, EVIDENCE, FORGETTING, LOG_FORGETTING, LOG_KEPT, OBSERVATIONS, UPDATES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,46 +71,31 @@ class PosteriorState(msgspec.Struct, frozen=True, kw_only=True):
     prior_eta: bytes
 
 
-NUMBERS = np.dtype(
-    [
-        ("prior_precision", "f8"),
-        ("forgetting", "f8"),
-        ("log_forgetting", "f8"),
-        ("evidence", "f8"),
-        ("log_kept", "f8"),
-        ("observations", "i8"),
-        ("updates_since_refresh", "i8"),
-        ("refresh_every", "i8"),
-    ]
-)
-"""What a posterior is besides its vectors and matrices, as kernels read and write it."""
-
-
 class _Real:
-    """An attribute of `Posterior` that lies in its row of `NUMBERS`."""
+    """An attribute of `Posterior` that lies among its numbers."""
 
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
+    def __init__(self, at: int) -> None:
+        self._at = at
 
     def __get__(self, posterior: Posterior, owner: type) -> float:
-        return float(posterior.numbers[self._name])
+        return float(posterior.numbers[self._at])
 
     def __set__(self, posterior: Posterior, value: float) -> None:
-        posterior.numbers[self._name] = value
+        posterior.numbers[self._at] = value
 
 
 class _Whole(_Real):
     """The same of a whole number."""
 
     def __get__(self, posterior: Posterior, owner: type) -> int:
-        return int(posterior.numbers[self._name])
+        return int(posterior.numbers[self._at])
 
 
 class Arrays(NamedTuple):
     """Posteriors side by side, as kernels take them."""
 
-    numbers: NDArray[np.void]
-    """`NUMBERS`[n]"""
+    numbers: F64
+    """float64[n, 8] by `kernels_fold.PRIOR_PRECISION` …"""
     sites_precision: F64
     """float64[n, d, d]"""
     sites_mean: F64
@@ -125,7 +111,7 @@ class Arrays(NamedTuple):
         """Make room for so many posteriors of d columns."""
         square, flat = (count, d, d), (count, d)
         shapes = (square, flat, flat, square, square, flat)
-        return cls(np.zeros(count, NUMBERS), *(np.zeros(shape) for shape in shapes))
+        return cls(np.zeros((count, 8)), *(np.zeros(shape) for shape in shapes))
 
 
 @lru_cache(maxsize=32)
@@ -189,22 +175,22 @@ class Posterior:
         self.forgetting = forgetting
         self.cov[:] = np.eye(d) / prior_precision
 
-    prior_precision = _Real()
-    evidence = _Real()
-    log_kept = _Real()
-    observations = _Whole()
-    updates_since_refresh = _Whole()
-    refresh_every = _Whole()
+    prior_precision = _Real(kernels_fold.PRIOR_PRECISION)
+    evidence = _Real(EVIDENCE)
+    log_kept = _Real(LOG_KEPT)
+    observations = _Whole(OBSERVATIONS)
+    updates_since_refresh = _Whole(UPDATES)
+    refresh_every = _Whole(EVERY)
 
     @property
     def forgetting(self) -> float:
         """Return γ; it may be set at any time and holds from the next observation on."""
-        return float(self.numbers["forgetting"])
+        return float(self.numbers[FORGETTING])
 
     @forgetting.setter
     def forgetting(self, forgetting: float) -> None:
-        self.numbers["forgetting"] = forgetting
-        self.numbers["log_forgetting"] = log_forgetting = math.log(forgetting)
+        self.numbers[FORGETTING] = forgetting
+        self.numbers[LOG_FORGETTING] = log_forgetting = math.log(forgetting)
         self.refresh_every = REFRESH_EVERY
         if forgetting < 1.0:
             self.refresh_every = max(1, min(REFRESH_EVERY, int(math.log1p(-DECAY_SLACK) / log_forgetting)))
@@ -217,7 +203,7 @@ class Posterior:
         self._bind(arrays, row)
 
     def _bind(self, arrays: Arrays, row: int) -> None:
-        self.numbers: np.void = arrays.numbers[row]
+        self.numbers = arrays.numbers[row]
         self.sites_precision, self.sites_mean = arrays.sites_precision[row], arrays.sites_mean[row]
         self.mean, self.cov = arrays.mean[row], arrays.cov[row]
         self._prior, self._prior_eta = arrays.prior[row], arrays.prior_eta[row]
@@ -266,7 +252,9 @@ class Posterior:
             self.unlearn(x, replaces)
         if weight == 0.0:
             return Site(tau=0.0, nu=0.0, weight=0.0, at=self.log_kept)
-        keep, decay, at = self.forgetting, 1.0, self.log_kept + float(self.numbers["log_forgetting"])
+        numbers = self.numbers
+        _, keep, log_forgetting, evidence, log_kept, *_ = numbers.tolist()
+        decay, at = 1.0, log_kept + log_forgetting
         if replaces is not None:
             keep, decay, at = 1.0, self._decay(replaces), replaces.at
         state = (keep, decay, self.sites_precision, self.sites_mean, self.mean, self.cov)
@@ -276,10 +264,10 @@ class Posterior:
             tau, nu = kernels_learning.learn_linear(x, y, weight * noise_precision, *state)
         if math.isnan(tau):
             raise ValueError("x: not finite, or too large to square")
-        self.evidence = keep * self.evidence + decay * weight
+        numbers[EVIDENCE] = keep * evidence + decay * weight
         if replaces is None:
-            self.observations += 1
-            self.log_kept = at
+            numbers[OBSERVATIONS] += 1.0
+            numbers[LOG_KEPT] = at
         self._count_update()
         return Site(tau=tau, nu=nu, weight=weight, at=at)
 
@@ -396,6 +384,6 @@ class Posterior:
         return math.exp(min(self.log_kept - site.at, 0.0))
 
     def _count_update(self) -> None:
-        self.updates_since_refresh += 1
-        if self.updates_since_refresh >= self.refresh_every:
+        self.numbers[UPDATES] += 1.0
+        if self.numbers[UPDATES] >= self.numbers[EVERY]:
             self.refresh()

@@ -91,7 +91,7 @@ class OneByOne(Learner):
             self._half_life.drop(models.offsets)
             models.changes += 1
             self._groups[models.group].pool_at = 0
-        elif evidence >= drift.RULES[kernels_fold.EVIDENCE] and turned(self._half_life, models.offsets, logit, y):
+        elif evidence >= drift.RULES[kernels_fold.NEEDED] and turned(self._half_life, models.offsets, logit, y):
             for each in self._models.values():
                 each.offsets[:] = 0.0
                 for posterior in each.posteriors:
