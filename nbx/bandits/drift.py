@@ -33,6 +33,8 @@ from river import drift
 from nbx.bandits import kernels_fold
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from nbx.bandits.kernels import F64
 
 RESIDUALS = 2048
@@ -79,30 +81,36 @@ class ChangeDetector:
 
     def update(self, residual: float) -> int:
         """Take in y − p, in −1..1; return how many of the latest observations still hold, 0 when nothing changed."""
-        if len(self._residuals) >= RESIDUALS:
-            kept = self._residuals[-RESIDUALS // 2 :]
-            self._residuals, self._adwin = array("f"), _adwin()
-            for earlier in kept:
-                self._feed(earlier)
-        if not self._feed(residual):
-            return 0
-        holds = _since_split(np.array(self._residuals, np.float64))
-        self._residuals, self._adwin = array("f"), _adwin()
+        return self.update_all((residual,))
+
+    def update_all(self, residuals: Iterable[float]) -> int:
+        """Take in some; return what `update` says of the last."""
+        holds = 0
+        for residual in residuals:
+            if len(self._residuals) >= RESIDUALS:
+                kept = self._residuals[-RESIDUALS // 2 :]
+                self._residuals, self._adwin = array("f"), _adwin()
+                for earlier in kept:
+                    self._feed(earlier)
+            self._feed(residual)
+            holds = 0
+            if self._adwin.drift_detected:
+                holds = _since_split(np.array(self._residuals, np.float64))
+                self._residuals, self._adwin = array("f"), _adwin()
         return holds
 
     @property
     def since_test(self) -> int:
-        """How many it took since it last tested: it says nothing else than 0 before there are `CLOCK`."""
+        """How many it took since it last tested: ADWIN speaks at every `CLOCK`-th and at no other."""
         return len(self._residuals) % CLOCK
 
     def encode(self) -> bytes:
         """Return the residuals, float32, little-endian."""
         return np.frombuffer(self._residuals, np.float32).astype("<f4").tobytes()
 
-    def _feed(self, residual: float) -> bool:
+    def _feed(self, residual: float) -> None:
         self._residuals.append(residual)
         self._adwin.update(self._residuals[-1])
-        return bool(self._adwin.drift_detected)
 
 
 def _adwin() -> drift.ADWIN:

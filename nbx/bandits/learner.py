@@ -194,7 +194,7 @@ class Learner:
         self._x_sum = np.zeros(0)
         self._counters = np.zeros(2, np.int64)
         self._progress = Progress()
-        self._shelf = Shelf(0, [], watched=adaptive)
+        self._shelf = Shelf(0, [])
 
     @property
     def step(self) -> int:
@@ -232,7 +232,7 @@ class Learner:
                 group = self._groups[models.group]
                 models.response.posterior.grow(d, _alone(group.response))
                 models.experience.posterior.grow(d, _alone(group.experience))
-            self._shelf = Shelf(d, self._models.values(), watched=self.adaptive)
+            self._shelf = Shelf(d, self._models.values())
 
     def learn(self, observation: Observation, previous: LearnedSites | None) -> LearnedSites:
         """Learn one observation; correct the previous revision of the same key first.
@@ -498,7 +498,7 @@ class Learner:
             models.detector, models.changes = drift.ChangeDetector(kept.residuals), kept.changes
             models.offsets = np.frombuffer(kept.offsets).reshape(3, -1).copy()
             learner._models[kept.action] = models
-        learner._shelf = Shelf(d, learner._models.values(), watched=learner.adaptive)
+        learner._shelf = Shelf(d, learner._models.values())
         learner._half_life = drift.HalfLife(state.half_life)
         learner._progress = Progress.decode(state.window)
         return learner
@@ -542,7 +542,7 @@ class Learner:
                     self.noise_precision,
                     batch.arrays,
                     self._shelf.models,
-                    self._shelf.watched,
+                    self._shelf.watched if self.adaptive else self._shelf.unwatched,
                     (self._half_life.counters, self._half_life.scores, drift.KEEP, drift.PATIENT, drift.RULES),
                     (self._progress.window, self._contexts, self._x_sum, self._counters),
                 )

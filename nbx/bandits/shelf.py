@@ -65,12 +65,10 @@ class Shelf:
         Columns of every model.
     models
         Those that are known, in the order of their rows.
-    watched
-        Whether anything watches them for change.
     """
 
-    def __init__(self, d: int, models: Iterable[Models], *, watched: bool) -> None:
-        self._d, self._is_watched = d, watched
+    def __init__(self, d: int, models: Iterable[Models]) -> None:
+        self._d = d
         self._make(list(models))
 
     def __getitem__(self, row: int) -> Models:
@@ -93,16 +91,16 @@ class Shelf:
 
     def feed(self, row: int) -> int:
         """Let an action's detector see what waits; return what it says, as `drift.ChangeDetector.update`."""
-        detector, holds = self._all[row].detector, 0
-        for residual in self._residuals[row, : self._waiting[row]].tolist():
-            holds = detector.update(residual)
+        detector = self._all[row].detector
+        holds = detector.update_all(self._residuals[row, : self._waiting[row]].tolist())
         self._waiting[row], self._fed[row] = 0, detector.since_test
         return holds
 
     def feed_all(self) -> None:
         """Let every detector see what waits; none of them is due for a test."""
         for row in self._waiting.nonzero()[0].tolist():
-            self.feed(row)
+            holds = self.feed(row)
+            assert not holds, "a detector spoke between two tests"
 
     def _make(self, models: list[Models]) -> None:
         room = self._room = max(LEAST, 1 << len(models).bit_length())
@@ -114,9 +112,10 @@ class Shelf:
         sites = (arrays.sites_precision, arrays.sites_mean)
         self.models = (arrays.numbers, *sites, arrays.mean, arrays.cov, arrays.prior, arrays.prior_eta)
         """What `kernels_fold.fold` takes: of action a, rows 2a (response) and 2a + 1 (experience)."""
-        rows = slice(room if self._is_watched else 0)
-        self.watched = (self._offsets[rows], self._residuals[rows], self._waiting[rows], self._fed[rows])
+        self.watched = (self._offsets, self._residuals, self._waiting, self._fed)
         """Likewise of each action: offsets, residuals its detector has not seen, how many, how many since its test."""
+        self.unwatched = (self._offsets[:0], self._residuals[:0], self._waiting[:0], self._fed[:0])
+        """The same when nothing is watched."""
         self._all: list[Models] = []
         for each in models:
             self.add(each)

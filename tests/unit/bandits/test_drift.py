@@ -72,6 +72,19 @@ def test_a_restored_detector_goes_on_to_the_bit(count: int) -> None:
     assert restored.encode() == straight.encode()
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_detector_speaks_at_its_tests_and_at_no_other_time(seed: int) -> None:
+    """The fold lets residuals wait until then."""
+    rates = np.random.default_rng(seed).random(40)
+    detector, spoke = ChangeDetector(), 0
+    for number in residuals(*((float(rate), 100) for rate in rates)).tolist():
+        due = detector.since_test == drift.CLOCK - 1
+        holds = detector.update(number)
+        assert due or not holds
+        spoke += holds > 0
+    assert spoke > 3
+
+
 @pytest.mark.parametrize("numbers", [[0.0, 0.0, 1.0, 1.0, 1.0], [1.0, -1.0], [0.0] * 9 + [1.0]])
 def test_the_split_has_the_largest_difference_of_means(numbers: list[float]) -> None:
     n = len(numbers)
