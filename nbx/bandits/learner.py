@@ -43,7 +43,7 @@ SETTLED = 64
 """Observations of a group before its variances are judged, and of all before exploration is."""
 
 
-class Observation(msgspec.Struct, frozen=True, kw_only=True):
+class Observation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one slot taught, after its cause was diagnosed."""
 
     key: str
@@ -68,7 +68,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """Whether actions of this group are chosen among; others do not say how much to explore."""
 
 
-class LearnedSites(msgspec.Struct, frozen=True, kw_only=True):
+class LearnedSites(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What an observation added; stored by the caller for as long as it may be corrected or erased."""
 
     key: str

@@ -98,10 +98,11 @@ class RedisSites:
     def _keep(
         self, places: Sequence[Place], learned: Mapping[Place, LearnedSites], kept_ms: Mapping[Place, int]
     ) -> asyncio.Future[None]:
+        of_partition = partition_keys(int(places[0].decision_id[:3], 16))
+        keys = [of_partition.sites(place.decision_id) for place in places]
         arguments: list[bytes | str | int] = []
         for place in places:
             arguments += _field(place), _ENCODER.encode(learned[place]), kept_ms[place]
-        keys = [_key(place) for place in places]
         return self._connection.execute("EVAL", _WRITE, len(keys), *keys, *arguments, timeout_ms=TIMEOUT_MS)
 
 
