@@ -2,7 +2,8 @@
 
 Against River's `BayesianLinearRegression.learn_one` (one model, linear only) and `LinUCBDisjoint.update` (the same with
 a dict per arm). One core; rounds are interleaved and medians compared. Each round begins with an empty learner, when
-groups are pooled often; `settled` is the same stream once more, learned by one that has seen it four times.
+groups are pooled often; `settled` is the same stream once more, learned by one that has seen it four times; `learn_all`
+is how the learner process takes them in.
 
     python benchmarks/bench_learner.py [--smoke]
 """
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ACTIONS = 50
+STEP = 500
+"""Observations of a step of the learner under load."""
 
 
 def observations(count: int, d: int) -> list[Observation]:
@@ -59,6 +62,12 @@ def folds(stream: list[Observation], d: int) -> dict[str, Callable[[], object]]:
     for observation in 3 * stream:
         known.learn(observation, None)
 
+    def batches() -> None:
+        learner = Learner()
+        learner.register_layout(1, names)
+        for at in range(0, len(stream), STEP):
+            learner.learn_all(stream[at : at + STEP], {})
+
     def settled() -> None:
         for observation in stream:
             known.learn(observation, None)
@@ -80,6 +89,7 @@ def folds(stream: list[Observation], d: int) -> dict[str, Callable[[], object]]:
 
     return {
         "Learner.learn, two models": fold,
+        f"Learner.learn_all, {STEP} at once": batches,
         "Learner.learn, settled": settled,
         "Learner.learn, no drift handling": lambda: fold(adaptive=False),
         "Learner.learn, forgetting 0.999": lambda: fold(0.999),

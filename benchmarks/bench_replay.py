@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 
 from benchmarks.bench_learner_process import ACTIONS, PARTITIONS, WIDTH, entry_of, outcomes_made
 from benchmarks.catalogs import sized
-from nbx.bandits import kernels_learning
+from nbx.bandits.learner import warm_up as warm_up_learning
 from nbx.bandits.snapshot import bind
 from nbx.build import current_build
 from nbx.catalog.plan import Plan
@@ -51,7 +51,7 @@ def main(*, smoke: bool) -> float:
 
 async def _main(count: int) -> float:
     warm_up()
-    kernels_learning.warm_up()
+    warm_up_learning()
     with RedisServer() as server:
         redis = Redis.from_url(server.url)
         catalog = sized(ACTIONS, WIDTH)

@@ -16,8 +16,8 @@ import numpy as np
 
 import nbx.bandits
 from benchmarks.quality.policy import Peer, Setting
-from nbx.bandits import kernels, kernels_learning
-from nbx.bandits.learner import Learner, Observation
+from nbx.bandits import kernels
+from nbx.bandits.learner import Learner, Observation, warm_up
 from nbx.bandits.snapshot import bind
 from nbx.bandits.thompson import choose_slate
 from nbx.catalog.model import Exploration
@@ -99,7 +99,7 @@ class Nbx:
 def _warm_up() -> None:
     """Compile before the clock starts, as a worker does before its first request."""
     kernels.warm_up()
-    kernels_learning.warm_up()
+    warm_up()
 
 
 def _version() -> str:

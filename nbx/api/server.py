@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import socket
 import sys
 from collections.abc import Iterator
@@ -19,15 +18,13 @@ from nbx.api.http import make_app
 from nbx.api.plane import DataPlane
 from nbx.api.wiring import wire
 from nbx.decision.warm_up import warm_up
-from nbx.runtime.process import log, stop_event
+from nbx.runtime.process import log, settle, stop_event
 from nbx.settings import Settings
 
 GRACE_S = 10
 """Seconds that requests in flight get to finish when the process is told to stop."""
 KEEP_ALIVE_S = 75
 BACKLOG = 2048
-GC_THRESHOLD = 20_000
-"""Objects between two young collections: what a few hundred requests in flight hold."""
 SWITCH_S = 0.0005
 """Seconds until a thread that reads or compiles a catalog lets the event loop go on. A decision waits for it some five
 times, so with Python's 5 ms it would miss its deadline while something is published."""
@@ -71,10 +68,7 @@ async def serve(settings: Settings) -> int:
     server = _Server(config)
     await services.start(stop)
     grpc_server = await start_grpc(settings, plane, services.keys, () if tracing is None else (tracing.interceptor(),))
-    # what lives as long as the process is never garbage: without this a full collection shows up as a slow decision
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD, 20, 50)
+    settle()
     sys.setswitchinterval(SWITCH_S)
     log.info("api ready on %s:%d, gRPC on %d", settings.host, settings.port, settings.grpc_port)
     serving = asyncio.create_task(server.serve(sockets=[_listen(settings)]))

@@ -193,7 +193,8 @@ class Clustering:
 
     def _row(self, answer: Answer) -> F64:
         given = np.frombuffer(answer.vector, "<f4").astype(np.float64)
-        return np.pad(given, (0, len(self._state.columns) - len(given)))
+        more = len(self._state.columns) - len(given)
+        return np.pad(given, (0, more)) if more else given
 
     def _use(self, centres: F64) -> None:
         """Make River go on from some centres."""

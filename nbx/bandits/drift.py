@@ -29,10 +29,12 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from nbx.bandits import kernels_learning
+from nbx.bandits import kernels_fold
 from nbx.bandits.river_parts import drift
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from nbx.bandits.kernels import F64
 
 RESIDUALS = 2048
@@ -53,6 +55,8 @@ SCORE_MEMORY = 1.0 - 1.0 / 20_000.0
 """How much of a score is left after an observation: evidence of drift is itself forgotten."""
 PATIENCE = 4.0
 """Half-lives without a gain before the next longer one is tried."""
+TRACKED = 100.0
+"""Evidence of an action before its predictions may say that the world drifts: before, they drift by learning."""
 OFFSET_PRECISION = 16.0
 """Of an offset's prior N(0, 1/16): a drift of a quarter in log-odds is nothing strange."""
 
@@ -77,25 +81,36 @@ class ChangeDetector:
 
     def update(self, residual: float) -> int:
         """Take in y − p, in −1..1; return how many of the latest observations still hold, 0 when nothing changed."""
-        if len(self._residuals) >= RESIDUALS:
-            kept = self._residuals[-RESIDUALS // 2 :]
-            self._residuals, self._adwin = array("f"), _adwin()
-            for earlier in kept:
-                self._feed(earlier)
-        if not self._feed(residual):
-            return 0
-        holds = _since_split(np.array(self._residuals, np.float64))
-        self._residuals, self._adwin = array("f"), _adwin()
+        return self.update_all((residual,))
+
+    def update_all(self, residuals: Iterable[float]) -> int:
+        """Take in some; return what `update` says of the last."""
+        holds = 0
+        for residual in residuals:
+            if len(self._residuals) >= RESIDUALS:
+                kept = self._residuals[-RESIDUALS // 2 :]
+                self._residuals, self._adwin = array("f"), _adwin()
+                for earlier in kept:
+                    self._feed(earlier)
+            self._feed(residual)
+            holds = 0
+            if self._adwin.drift_detected:
+                holds = _since_split(np.array(self._residuals, np.float64))
+                self._residuals, self._adwin = array("f"), _adwin()
         return holds
+
+    @property
+    def since_test(self) -> int:
+        """How many it took since it last tested: ADWIN speaks at every `CLOCK`-th and at no other."""
+        return len(self._residuals) % CLOCK
 
     def encode(self) -> bytes:
         """Return the residuals, float32, little-endian."""
         return np.frombuffer(self._residuals, np.float32).astype("<f4").tobytes()
 
-    def _feed(self, residual: float) -> bool:
+    def _feed(self, residual: float) -> None:
         self._residuals.append(residual)
         self._adwin.update(self._residuals[-1])
-        return bool(self._adwin.drift_detected)
 
 
 def _adwin() -> drift.ADWIN:
@@ -130,19 +145,20 @@ class HalfLife:
     """
 
     def __init__(self, state: HalfLifeState | None = None) -> None:
-        self.current = _NEVER if state is None else state.current
-        """Position in `HALF_LIVES`."""
-        self.since = 0 if state is None else state.since
-        """Observations since it changed."""
-        self.tracked = 0 if state is None else state.tracked
-        """Actions that these observations are shared by."""
+        self.counters = np.array([_NEVER, 0, 0] if state is None else [state.current, state.since, state.tracked])
+        """Position in `HALF_LIVES`, observations since it changed, and actions that these are shared by."""
         self.scores = np.zeros(len(HALF_LIVES)) if state is None else np.array(state.scores)
         """Nats by which each offset predicted better than the one that never forgets, faded, over all actions."""
 
     @property
+    def current(self) -> int:
+        """Position in `HALF_LIVES`."""
+        return int(self.counters[kernels_fold.CURRENT])
+
+    @property
     def forgetting(self) -> float:
         """γ per observation of an action, in (0, 1]."""
-        return float(_KEEP[self.current])
+        return float(KEEP[self.current])
 
     def update(self, offsets: F64, logit: float, y: float) -> bool:
         """Score the offsets of an action on one answer and let them learn it; True when γ changed.
@@ -157,39 +173,27 @@ class HalfLife:
         y
             0..1.
         """
-        self.tracked += offsets[1, 0] == 0.0
-        before = offsets[2].copy()
-        kernels_learning.track(offsets, _KEEP, OFFSET_PRECISION, logit, y, SCORE_MEMORY)
-        self.scores += offsets[2] - before
-        self.since += 1
-        shorter = self.scores[: self.current]
-        best = int(shorter.argmax()) if self.current else 0
-        if self.current and shorter[best] > CONVINCED:
-            return self._move(best)
-        if self.current < _NEVER and self.since > PATIENCE * HALF_LIVES[self.current] * max(self.tracked, 1):
-            return self._move(self.current + 1)
-        return False
+        return bool(kernels_fold.turned(offsets, KEEP, PATIENT, RULES, logit, y, self.counters, self.scores))
 
     def drop(self, offsets: F64) -> None:
         """Begin anew with an action whose memory was cut."""
         self.scores -= offsets[2]
-        self.tracked -= offsets[1, 0] > 0.0
+        self.counters[kernels_fold.TRACKED] -= offsets[1, 0] > 0.0
         offsets[:] = 0.0
 
     def encode(self) -> HalfLifeState:
         """Return everything a bit-identical continuation needs."""
-        return HalfLifeState(
-            current=self.current, since=self.since, tracked=int(self.tracked), scores=self.scores.tolist()
-        )
-
-    def _move(self, to: int) -> bool:
-        self.current, self.since, self.tracked = to, 0, 0
-        self.scores[:] = 0.0
-        return True
+        current, since, tracked = self.counters.tolist()
+        return HalfLifeState(current=current, since=since, tracked=tracked, scores=self.scores.tolist())
 
 
 _NEVER = len(HALF_LIVES) - 1
-_KEEP = np.array([0.5 ** (1.0 / half_life) for half_life in HALF_LIVES])
+KEEP = np.array([0.5 ** (1.0 / half_life) for half_life in HALF_LIVES])
+"""What each half-life keeps per observation."""
+PATIENT = PATIENCE * np.array(HALF_LIVES)
+"""Observations of an action without a gain before the next longer one is tried."""
+RULES = np.array([OFFSET_PRECISION, SCORE_MEMORY, CONVINCED, TRACKED])
+"""As kernels take them."""
 
 
 def offsets() -> F64:

@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 import numpy as np
 
-from nbx import limits
-from nbx.bandits import drift, exploration, kernels_learning, pooling
-from nbx.bandits.estimators import BayesianLinearRegression, BayesianLogisticRegression, sigmoid
-from nbx.bandits.posterior import LARGEST, Posterior, PosteriorState, Site, pack_upper, unpack_upper
+from nbx.bandits import drift, exploration, kernels_fold, kernels_learning, kernels_teaching, pooling
+from nbx.bandits.batch import Batch, vector_of
+from nbx.bandits.posterior import Posterior, PosteriorState, Site, pack_upper, unpack_upper
 from nbx.bandits.progress import Progress, ProgressiveMetrics
+from nbx.bandits.shelf import Models, Shelf
 from nbx.bandits.snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -41,11 +41,9 @@ OFTEN = 1024
 """…or by so many, whichever comes first: what changed since matters less and less, but never nothing."""
 SETTLED = 64
 """Observations of a group before its variances are judged, and of all before exploration is."""
-TRACKED = 100.0
-"""Evidence of an action before its predictions may say that the world drifts: before, they drift by learning."""
 
 
-class Observation(msgspec.Struct, frozen=True, kw_only=True):
+class Observation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one slot taught, after its cause was diagnosed."""
 
     key: str
@@ -70,7 +68,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """Whether actions of this group are chosen among; others do not say how much to explore."""
 
 
-class LearnedSites(msgspec.Struct, frozen=True, kw_only=True):
+class LearnedSites(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What an observation added; stored by the caller for as long as it may be corrected or erased."""
 
     key: str
@@ -124,38 +122,6 @@ class _LearnerState(msgspec.Struct, frozen=True, kw_only=True):
     x_sum: bytes
     x_count: int
     window: bytes
-
-
-class _Models:
-    """What is known of one action."""
-
-    def __init__(self, group: str, forgetting: float, noise_precision: float, competes: bool) -> None:
-        prior = {"prior_precision": pooling.RIDGE, "forgetting": forgetting}
-        self.group = group
-        self.competes = competes
-        self.response = BayesianLogisticRegression(**prior)
-        self.experience = BayesianLinearRegression(**prior, noise_precision=noise_precision)
-        self.value_sum = 0.0
-        self.value_count = 0
-        self.detector = drift.ChangeDetector()
-        self.changes = 0
-        self.offsets = drift.offsets()
-
-    @property
-    def posteriors(self) -> tuple[Posterior, Posterior]:
-        return self.response.posterior, self.experience.posterior
-
-    @property
-    def mean_value(self) -> float:
-        """Mean money per acceptance; 0 without."""
-        return self.value_sum / self.value_count if self.value_count else 0.0
-
-    def add_value(self, value: float | None, replaces: float | None) -> None:
-        """Take a value into the mean, in place of an earlier one."""
-        for number, sign in ((replaces, -1), (value, 1)):
-            if number is not None:
-                self.value_sum += sign * number
-                self.value_count += sign
 
 
 class _Group:
@@ -217,18 +183,23 @@ class Learner:
         self.noise_precision = noise_precision
         self.exploration = exploration.START
         """Calibrated scale of exploration."""
-        self.step = 0
         self.columns: list[str] = []
         self.layouts: dict[int, tuple[str, ...]] = {}
         self._at: dict[int, NDArray[np.int64]] = {}
-        self._models: dict[str, _Models] = {}
+        self._models: dict[str, Models] = {}
         self._groups: dict[str, _Group] = {}
         self._half_life = drift.HalfLife()
         self._judge_at = SETTLED
         self._contexts = np.zeros((exploration.CONTEXTS, 0), np.float32)
         self._x_sum = np.zeros(0)
-        self._x_count = 0
+        self._counters = np.zeros(2, np.int64)
         self._progress = Progress()
+        self._shelf = Shelf(0, [])
+
+    @property
+    def step(self) -> int:
+        """Observations learned and unlearned."""
+        return int(self._counters[kernels_fold.STEP])
 
     def register_layout(self, release: int, columns: Sequence[str]) -> None:
         """Say which columns a release's x has; new ones are added to every model at their prior.
@@ -261,6 +232,7 @@ class Learner:
                 group = self._groups[models.group]
                 models.response.posterior.grow(d, _alone(group.response))
                 models.experience.posterior.grow(d, _alone(group.experience))
+            self._shelf = Shelf(d, self._models.values())
 
     def learn(self, observation: Observation, previous: LearnedSites | None) -> LearnedSites:
         """Learn one observation; correct the previous revision of the same key first.
@@ -283,45 +255,63 @@ class Learner:
             When the layout is unknown, x does not fit it or is not finite, a target is out of range, or `previous` is
             not revision − 1 of the same key; nothing was learned then.
         """
-        if previous is not None and (previous.key, previous.revision) != (observation.key, observation.revision - 1):
-            raise ValueError(
-                f"previous: revision {previous.revision} of {previous.key!r} cannot precede revision "
-                f"{observation.revision} of {observation.key!r}"
-            )
-        x = self._vector(observation)
-        _check_targets(observation)
-        if previous is None and not _teaches(observation):
-            return LearnedSites(key=observation.key, revision=observation.revision, response=None, experience=None)
-        models = self._join(observation.action, observation.group, observation.competes)
-        old = previous or LearnedSites(key="", revision=-1, response=None, experience=None)
-        response = self._learn_response(models, x, observation, old.response)
-        experience = self._learn_experience(models, x, observation, old.experience)
-        value = observation.value if observation.response == 1 and response is not None else None
-        models.add_value(value, old.value)
-        self.step += 1
-        self._count(x, int(bool(response or experience)) - int(bool(old.response or old.experience)))
-        group = self._groups[models.group]
-        group.learned += 1
-        if group.learned >= group.pool_at:
-            self._pool(group)
-        if self.step >= self._judge_at:
-            self._judge_exploration()
-        return LearnedSites(
-            key=observation.key, revision=observation.revision, response=response, experience=experience, value=value
-        )
+        known = {}
+        if previous is not None:
+            known[previous.key, previous.revision] = previous
+            if (observation.key, observation.revision - 1) not in known:
+                raise ValueError(
+                    f"previous: revision {previous.revision} of {previous.key!r} cannot precede revision "
+                    f"{observation.revision} of {observation.key!r}"
+                )
+        (learned,) = self.learn_all([observation], known)
+        if isinstance(learned, ValueError):
+            raise learned
+        return learned
+
+    def learn_all(
+        self, observations: Sequence[Observation], known: Mapping[tuple[str, int], LearnedSites]
+    ) -> list[LearnedSites | ValueError]:
+        """Learn observations as `learn` would one by one, to the bit, in a tenth of the time.
+
+        Parameters
+        ----------
+        observations
+            What happened, in order.
+        known
+            (key, revision) → sites that one of them may replace, as far as they are not of these observations.
+
+        Returns
+        -------
+        list
+            Of each observation the sites, or why it teaches nothing.
+        """
+        batch = Batch(observations, known, self._at, len(self.columns))
+        at = 0
+        for i, observation in enumerate(observations):
+            if batch.teaches[i]:
+                models = self._models.get(observation.action)
+                if models is None or models.group != observation.group:
+                    self._run(observations, batch, at, i)
+                    at = i
+                    models = self._join(observation.action, observation.group, observation.competes)
+                batch.action[i] = models.row
+        self._run(observations, batch, at, len(observations))
+        self._shelf.feed_all()
+        return self._told(observations, batch)
 
     def unlearn(self, observation: Observation, sites: LearnedSites) -> None:
         """Subtract an observation's sites for good: erasure."""
         models = self._models.get(observation.action)
         if models is None:
             return
-        x = self._vector(observation)
+        x = vector_of(observation, self._at, len(self.columns))
         for posterior, site in zip(models.posteriors, (sites.response, sites.experience), strict=True):
             if site is not None:
                 posterior.unlearn(x, site)
         models.add_value(None, sites.value)
-        self._count(x, -int(bool(sites.response or sites.experience)))
-        self.step += 1
+        change = -int(bool(sites.response or sites.experience))
+        self._x_sum += change * x
+        self._counters += 1, change
 
     def merge(self, other: Self) -> None:
         """Add what another learner learned from other observations: sites add, priors follow from the sums.
@@ -347,8 +337,7 @@ class Learner:
             models.value_sum += theirs.value_sum
             models.value_count += theirs.value_count
         self._x_sum[at] += other._x_sum
-        self._x_count += other._x_count
-        self.step += other.step
+        self._counters += other._counters
         for name, group in self._groups.items():
             group.learned += other._groups[name].learned if name in other._groups else 0
             self._pool(group)
@@ -458,7 +447,7 @@ class Learner:
                 judge_at=self._judge_at,
                 contexts=self._contexts.tobytes(),
                 x_sum=self._x_sum.tobytes(),
-                x_count=self._x_count,
+                x_count=int(self._counters[kernels_fold.COUNT]),
                 window=self._progress.encode(),
             )
         )
@@ -486,11 +475,12 @@ class Learner:
             forgetting=state.forgetting,
             noise_precision=state.noise_precision,
         )
-        learner.step, learner.exploration, learner._judge_at = state.step, state.exploration, state.judge_at
+        learner.exploration, learner._judge_at = state.exploration, state.judge_at
+        learner._counters[:] = state.step, state.x_count
         learner.columns = list(state.columns)
         d = len(learner.columns)
         learner._contexts = np.frombuffer(state.contexts, np.float32).reshape(exploration.CONTEXTS, d).copy()
-        learner._x_sum, learner._x_count = np.frombuffer(state.x_sum).copy(), state.x_count
+        learner._x_sum = np.frombuffer(state.x_sum).copy()
         for release, columns in state.layouts.items():
             learner.register_layout(release, columns)
         for name, saved in state.groups.items():
@@ -501,32 +491,19 @@ class Learner:
             group.fresh_response = _decoded(saved.fresh_response, d)
             group.fresh_experience = _decoded(saved.fresh_experience, d)
         for kept in state.actions:
-            models = _Models(kept.group, state.forgetting, state.noise_precision, kept.competes)
+            models = Models(kept.group, state.forgetting, state.noise_precision, kept.competes)
             models.response.posterior = Posterior.decode(kept.response)
             models.experience.posterior = Posterior.decode(kept.experience)
             models.value_sum, models.value_count = kept.value_sum, kept.value_count
             models.detector, models.changes = drift.ChangeDetector(kept.residuals), kept.changes
             models.offsets = np.frombuffer(kept.offsets).reshape(3, -1).copy()
             learner._models[kept.action] = models
+        learner._shelf = Shelf(d, learner._models.values())
         learner._half_life = drift.HalfLife(state.half_life)
         learner._progress = Progress.decode(state.window)
         return learner
 
-    def _vector(self, observation: Observation) -> F64:
-        at = self._at.get(observation.layout)
-        if at is None:
-            raise ValueError(f"layout: release {observation.layout} is not registered")
-        x = observation.x
-        given = np.frombuffer(x, "<f4" if len(x) % 4 == 0 else "u1") if isinstance(x, bytes) else x
-        if given.shape != at.shape:
-            raise ValueError(f"x: shape {given.shape} where release {observation.layout} has {at.shape}")
-        vector = np.zeros(len(self.columns))
-        vector[at] = given
-        if not math.isfinite(float(vector @ vector)):
-            raise ValueError("x: not finite")
-        return vector
-
-    def _join(self, action: str, name: str, competes: bool) -> _Models:
+    def _join(self, action: str, name: str, competes: bool) -> Models:
         """Return an action's models, made when it is new, moved when its group changed."""
         models = self._models.get(action)
         if models is not None and models.group == name:
@@ -536,10 +513,11 @@ class Learner:
         group.members.append(action)
         if models is None:
             forgetting = min(self.forgetting, self._half_life.forgetting)
-            models = _Models(name, forgetting, self.noise_precision, competes)
+            models = Models(name, forgetting, self.noise_precision, competes)
             for posterior in models.posteriors:
                 posterior.grow(d)
             self._models[action] = models
+            self._shelf.add(models)
         else:
             self._groups[models.group].members.remove(action)
             models.group = name
@@ -547,54 +525,115 @@ class Learner:
             posterior.swap_prior(prior.precision, prior.eta)
         return models
 
-    def _count(self, x: F64, change: int) -> None:
-        """Take a customer into the centre when an observation begins to teach (1), out when it stops (−1)."""
-        self._x_sum += change * x
-        self._x_count += change
+    def unfit(self, observations: Sequence[Observation]) -> set[int]:
+        """Return the positions of those that cannot be learned, whatever was learned before."""
+        return set(Batch(observations, {}, self._at, len(self.columns)).faults)
 
-    def _learn_response(self, models: _Models, x: F64, observation: Observation, old: Site | None) -> Site | None:
-        posterior = models.response.posterior
-        if observation.response is None or observation.response_weight == 0.0:
-            if old is not None:
-                posterior.unlearn(x, old)
-            return None
-        if observation.revision == 0:
-            mean, variance = posterior.predict(x)
-            logit = mean / math.sqrt(1.0 + math.pi * variance / 8.0)
-            p = sigmoid(logit)
-            if observation.competes:
-                self._progress.response(self.step, p, observation.response)
-                self._contexts[self.step % exploration.CONTEXTS] = x
-            if self.adaptive:
-                self._watch(models, logit, observation.response - p, observation.response)
-        return models.response.learn_vector(x, observation.response, observation.response_weight, replaces=old)
+    def _run(self, observations: Sequence[Observation], batch: Batch, at: int, end: int) -> None:
+        """Learn at ≤ i < end, whose actions are known."""
+        while at < end:
+            until = self._next_look(observations, batch, at, end)
+            reached, phase = at, kernels_fold.BEGIN
+            while True:
+                reached, why = kernels_fold.fold(
+                    reached,
+                    until,
+                    phase,
+                    self.noise_precision,
+                    batch.arrays,
+                    self._shelf.models,
+                    self._shelf.watched if self.adaptive else self._shelf.unwatched,
+                    (self._half_life.counters, self._half_life.scores, drift.KEEP, drift.PATIENT, drift.RULES),
+                    (self._progress.window, self._contexts, self._x_sum, self._counters),
+                )
+                if why == kernels_fold.DONE:
+                    break
+                phase = kernels_fold.LEARN
+                if why == kernels_fold.MOVED:
+                    self._begin_anew()
+                elif self._cut(self._shelf[batch.action[reached]]):
+                    until = reached + 1
+                else:
+                    phase = kernels_fold.WATCH
+            for i in range(at, until):
+                if batch.action[i] >= 0:
+                    self._groups[observations[i].group].learned += 1
+            if batch.action[until - 1] >= 0:
+                self._look(self._groups[observations[until - 1].group])
+            at = until
 
-    def _learn_experience(self, models: _Models, x: F64, observation: Observation, old: Site | None) -> Site | None:
-        posterior = models.experience.posterior
-        if observation.experience_weight == 0.0:
-            if old is not None:
-                posterior.unlearn(x, old)
-            return None
-        if observation.revision == 0:
-            self._progress.experience(self.step, posterior.predict(x)[0], observation.experience)
-        return models.experience.learn_vector(x, observation.experience, observation.experience_weight, replaces=old)
+    def _next_look(self, observations: Sequence[Observation], batch: Batch, at: int, end: int) -> int:
+        """Return the first position, at most `end`, before which priors or exploration are due."""
+        to_judge = max(self._judge_at - self.step, 1)
+        to_pool: dict[str, int] = {}
+        for i in range(at, end):
+            if batch.teaches[i]:
+                name = observations[i].group
+                left = to_pool.get(name)
+                if left is None:
+                    group = self._groups[name]
+                    left = max(group.pool_at - group.learned, 1)
+                to_pool[name] = left - 1
+                to_judge -= 1
+                if left == 1 or not to_judge:
+                    return i + 1
+        return end
 
-    def _watch(self, models: _Models, logit: float, residual: float, y: int) -> None:
-        """Look for change in what an action's model got wrong, and forget what no longer holds."""
+    def _look(self, group: _Group) -> None:
+        """Compute a group's priors and judge exploration, if they are due."""
+        if group.learned >= group.pool_at:
+            self._pool(group)
+        if self.step >= self._judge_at:
+            self._judge_exploration()
+
+    def _told(self, observations: Sequence[Observation], batch: Batch) -> list[LearnedSites | ValueError]:
+        """Return what was learned, and take in what acceptances were worth."""
+        told: list[LearnedSites | ValueError] = []
+        for i, (observation, (response, experience), row) in enumerate(
+            zip(observations, batch.out.tolist(), batch.action.tolist(), strict=True)
+        ):
+            fault = batch.faults.get(i)
+            if fault is None and row < 0 and batch.teaches[i]:
+                fault = ValueError("x: not finite, or too large to square")
+            if fault is not None:
+                told.append(fault)
+                continue
+            taught = _site(response)
+            value = observation.value if observation.response == 1 and taught is not None else None
+            replaced = batch.replaced_value(i, told) if observation.revision else None
+            if value is not None or replaced is not None:
+                self._shelf[row].add_value(value, replaced)
+            told.append(
+                LearnedSites(
+                    key=observation.key,
+                    revision=observation.revision,
+                    response=taught,
+                    experience=_site(experience),
+                    value=value,
+                )
+            )
+        return told
+
+    def _cut(self, models: Models) -> bool:
+        """Ask an action's detector; forget what no longer holds and tell whether that was anything."""
         evidence = models.response.posterior.evidence
-        holds = models.detector.update(residual)
+        holds = self._shelf.feed(models.row)
         keep = drift.share_to_keep(holds, evidence) if holds else 1.0
-        if keep < 1.0:
-            for posterior in models.posteriors:
-                posterior.forget(keep)
-            self._half_life.drop(models.offsets)
-            models.changes += 1
-            self._groups[models.group].pool_at = 0
-        elif evidence >= TRACKED and self._half_life.update(models.offsets, logit, y):
-            for each in self._models.values():
-                each.offsets[:] = 0.0
-                for posterior in each.posteriors:
-                    posterior.forgetting = min(self.forgetting, self._half_life.forgetting)
+        if keep == 1.0:
+            return False
+        for posterior in models.posteriors:
+            posterior.forget(keep)
+        self._half_life.drop(models.offsets)
+        models.changes += 1
+        self._groups[models.group].pool_at = 0
+        return True
+
+    def _begin_anew(self) -> None:
+        """Let all models forget at another rate from now on."""
+        for each in self._models.values():
+            each.offsets[:] = 0.0
+            for posterior in each.posteriors:
+                posterior.forgetting = min(self.forgetting, self._half_life.forgetting)
 
     def _pool(self, group: _Group) -> None:
         """Judge how far the group's actions differ, and give each the prior that follows from the others."""
@@ -615,7 +654,7 @@ class Learner:
     ) -> tuple[pooling.Spread, pooling.Prior]:
         """Swap the priors of one kind of model; return its spread, judged anew or not, and a new action's prior."""
         d = len(self.columns)
-        centre = self._x_sum / max(self._x_count, 1)
+        centre = self._x_sum / max(int(self._counters[kernels_fold.COUNT]), 1)
         sums = [_sums(posterior, centre) for posterior in posteriors]
         if judge:
             spread = pooling.calibrated(sums, spread, d)
@@ -646,27 +685,25 @@ class Learner:
         return mean, cov
 
 
+def warm_up() -> None:
+    """Compile (or load from the cache) every kernel of learning."""
+    kernels_learning.warm_up()
+    kernels_teaching.warm_up()
+    learner = Learner()
+    learner.register_layout(1, ["one"])
+    x = np.ones(1, np.float32)
+    learner.learn(Observation(key="", action="", group="", layout=1, x=x, response=1, experience=1.0), None)
+
+
 def _until_next(learned: int, members: int, d: int) -> int:
     """Observations until a group is pooled again; the more, the more work a pool is, counted as members · d³."""
     cost_us = 0.005 * members * d**3
     return int(max(FIRST_POOL, cost_us / 1000.0, min((GROWTH - 1.0) * learned, max(OFTEN, cost_us))))
 
 
-def _check_targets(observation: Observation) -> None:
-    if observation.response not in (None, 0, 1):
-        raise ValueError(f"response: {observation.response} is not 0, 1 or None")
-    for name in ("experience", "value"):
-        if not abs(getattr(observation, name) or 0.0) <= limits.MONEY:
-            raise ValueError(f"{name}: {getattr(observation, name)} is not a number up to {limits.MONEY:g} in size")
-    for name in ("response_weight", "experience_weight"):
-        weight = getattr(observation, name)
-        if not 0.0 <= weight <= LARGEST:
-            raise ValueError(f"{name}: {weight} is not in 0..{LARGEST:g}")
-
-
-def _teaches(observation: Observation) -> bool:
-    response = observation.response is not None and observation.response_weight > 0.0
-    return response or observation.experience_weight > 0.0
+def _site(numbers: list[float]) -> Site | None:
+    tau, nu, weight, at = numbers
+    return None if math.isnan(tau) else Site(tau=tau, nu=nu, weight=weight, at=at)
 
 
 def _sums(posterior: Posterior, centre: F64) -> pooling.Sums:

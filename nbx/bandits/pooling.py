@@ -139,7 +139,7 @@ def priors(
         kernels_learning.widen(others, others_mean, deviation, prior.precision, prior.eta)
         if centre is not None:
             prior = Prior(*recentred(prior.precision, prior.eta, -centre))
-        prior.precision[np.diag_indices(d)] -= RIDGE
+        prior.precision.ravel()[:: d + 1] -= RIDGE
         out.append(prior)
     return out
 

@@ -19,12 +19,13 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import msgspec
 import numpy as np
 
-from nbx.bandits import kernels_learning
+from nbx.bandits import kernels_fold, kernels_learning
+from nbx.bandits.kernels_fold import EVERY, EVIDENCE, FORGETTING, LOG_FORGETTING, LOG_KEPT, OBSERVATIONS, UPDATES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,6 +69,49 @@ class PosteriorState(msgspec.Struct, frozen=True, kw_only=True):
     prior: bytes
     """Empty while nothing was pooled."""
     prior_eta: bytes
+
+
+class _Real:
+    """An attribute of `Posterior` that lies among its numbers."""
+
+    def __init__(self, at: int) -> None:
+        self._at = at
+
+    def __get__(self, posterior: Posterior, owner: type) -> float:
+        return float(posterior.numbers[self._at])
+
+    def __set__(self, posterior: Posterior, value: float) -> None:
+        posterior.numbers[self._at] = value
+
+
+class _Whole(_Real):
+    """The same of a whole number."""
+
+    def __get__(self, posterior: Posterior, owner: type) -> int:
+        return int(posterior.numbers[self._at])
+
+
+class Arrays(NamedTuple):
+    """Posteriors side by side, as kernels take them."""
+
+    numbers: F64
+    """float64[n, 8] by `kernels_fold.PRIOR_PRECISION` …"""
+    sites_precision: F64
+    """float64[n, d, d]"""
+    sites_mean: F64
+    """float64[n, d]; the others likewise."""
+    mean: F64
+    cov: F64
+    prior: F64
+    """What the prior holds beyond λI."""
+    prior_eta: F64
+
+    @classmethod
+    def of(cls, count: int, d: int) -> Self:
+        """Make room for so many posteriors of d columns."""
+        square, flat = (count, d, d), (count, d)
+        shapes = (square, flat, flat, square, square, flat)
+        return cls(np.zeros((count, 8)), *(np.zeros(shape) for shape in shapes))
 
 
 @lru_cache(maxsize=32)
@@ -125,31 +169,44 @@ class Posterior:
         if not 0.0 < forgetting <= 1.0:
             raise ValueError(f"forgetting: {forgetting} is not in (0, 1]")
         self.d = d
+        self._pooled = False
+        self._bind(Arrays.of(1, d), 0)
         self.prior_precision = prior_precision
         self.forgetting = forgetting
-        self.observations = 0
-        self.evidence = 0.0
-        self.log_kept = 0.0
-        self.updates_since_refresh = 0
-        self.sites_precision = np.zeros((d, d))
-        self.sites_mean = np.zeros(d)
-        self.mean = np.zeros(d)
-        self.cov = np.eye(d) / prior_precision
-        self._prior: F64 | None = None
-        self._prior_eta: F64 | None = None
+        self.cov[:] = np.eye(d) / prior_precision
+
+    prior_precision = _Real(kernels_fold.PRIOR_PRECISION)
+    evidence = _Real(EVIDENCE)
+    log_kept = _Real(LOG_KEPT)
+    observations = _Whole(OBSERVATIONS)
+    updates_since_refresh = _Whole(UPDATES)
+    refresh_every = _Whole(EVERY)
 
     @property
     def forgetting(self) -> float:
         """Return γ; it may be set at any time and holds from the next observation on."""
-        return self._forgetting
+        return float(self.numbers[FORGETTING])
 
     @forgetting.setter
     def forgetting(self, forgetting: float) -> None:
-        self._forgetting = forgetting
-        self._log_forgetting = math.log(forgetting)
+        self.numbers[FORGETTING] = forgetting
+        self.numbers[LOG_FORGETTING] = log_forgetting = math.log(forgetting)
         self.refresh_every = REFRESH_EVERY
         if forgetting < 1.0:
-            self.refresh_every = max(1, min(REFRESH_EVERY, int(math.log1p(-DECAY_SLACK) / self._log_forgetting)))
+            self.refresh_every = max(1, min(REFRESH_EVERY, int(math.log1p(-DECAY_SLACK) / log_forgetting)))
+
+    def move(self, arrays: Arrays, row: int) -> None:
+        """Lie in a row of some arrays from now on, which have as many columns."""
+        mine = (self.numbers, self.sites_precision, self.sites_mean, self.mean, self.cov, self._prior, self._prior_eta)
+        for there, here in zip(arrays, mine, strict=True):
+            there[row] = here
+        self._bind(arrays, row)
+
+    def _bind(self, arrays: Arrays, row: int) -> None:
+        self.numbers = arrays.numbers[row]
+        self.sites_precision, self.sites_mean = arrays.sites_precision[row], arrays.sites_mean[row]
+        self.mean, self.cov = arrays.mean[row], arrays.cov[row]
+        self._prior, self._prior_eta = arrays.prior[row], arrays.prior_eta[row]
 
     def predict(self, x: F64) -> tuple[float, float]:
         """Compute mean and variance of x·w for x float64[d]."""
@@ -195,7 +252,9 @@ class Posterior:
             self.unlearn(x, replaces)
         if weight == 0.0:
             return Site(tau=0.0, nu=0.0, weight=0.0, at=self.log_kept)
-        keep, decay, at = self.forgetting, 1.0, self.log_kept + self._log_forgetting
+        numbers = self.numbers
+        _, keep, log_forgetting, evidence, log_kept, *_ = numbers.tolist()
+        decay, at = 1.0, log_kept + log_forgetting
         if replaces is not None:
             keep, decay, at = 1.0, self._decay(replaces), replaces.at
         state = (keep, decay, self.sites_precision, self.sites_mean, self.mean, self.cov)
@@ -205,10 +264,10 @@ class Posterior:
             tau, nu = kernels_learning.learn_linear(x, y, weight * noise_precision, *state)
         if math.isnan(tau):
             raise ValueError("x: not finite, or too large to square")
-        self.evidence = keep * self.evidence + decay * weight
+        numbers[EVIDENCE] = keep * evidence + decay * weight
         if replaces is None:
-            self.observations += 1
-            self.log_kept = at
+            numbers[OBSERVATIONS] += 1.0
+            numbers[LOG_KEPT] = at
         self._count_update()
         return Site(tau=tau, nu=nu, weight=weight, at=at)
 
@@ -250,35 +309,35 @@ class Posterior:
 
     def swap_prior(self, precision: F64, eta: F64) -> None:
         """Replace what the prior holds beyond λI: precision float64[d, d] ≥ 0 and eta float64[d]."""
-        self._prior, self._prior_eta = precision, eta
+        self._pooled = True
+        self._prior[:], self._prior_eta[:] = precision, eta
         self.refresh()
 
     def grow(self, d: int, precision: float | None = None) -> None:
         """Add columns with prior N(0, 1/precision), None: λ, independent of the others; a smaller d changes nothing."""
-        more = d - self.d
-        if more <= 0:
+        before = self.d
+        if d <= before:
             return
-        self.sites_precision = np.pad(self.sites_precision, (0, more))
-        self.sites_mean = np.pad(self.sites_mean, (0, more))
-        self.mean = np.pad(self.mean, (0, more))
-        self.cov = np.pad(self.cov, (0, more))
+        wide = Arrays.of(1, d)
+        wide.numbers[0] = self.numbers
+        squares = ((wide.sites_precision, self.sites_precision), (wide.cov, self.cov), (wide.prior, self._prior))
+        for there, here in squares:
+            there[0, :before, :before] = here
+        flats = ((wide.sites_mean, self.sites_mean), (wide.mean, self.mean), (wide.prior_eta, self._prior_eta))
+        for there, here in flats:
+            there[0, :before] = here
         precision = self.prior_precision if precision is None else precision
-        np.fill_diagonal(self.cov[self.d :, self.d :], 1.0 / precision)
-        if self._prior is None and precision != self.prior_precision:
-            self._prior, self._prior_eta = np.zeros((self.d, self.d)), np.zeros(self.d)
-        if self._prior is not None and self._prior_eta is not None:
-            self._prior = np.pad(self._prior, (0, more))
-            self._prior_eta = np.pad(self._prior_eta, (0, more))
-            np.fill_diagonal(self._prior[self.d :, self.d :], precision - self.prior_precision)
+        np.fill_diagonal(wide.cov[0, before:, before:], 1.0 / precision)
+        self._pooled |= precision != self.prior_precision
+        if self._pooled:
+            np.fill_diagonal(wide.prior[0, before:, before:], precision - self.prior_precision)
         self.d = d
+        self._bind(wide, 0)
 
     def refresh(self) -> None:
         """Derive mean and covariance from the natural parameters by Cholesky."""
-        prior = np.zeros((self.d, self.d)) if self._prior is None else self._prior
-        prior_eta = np.zeros(self.d) if self._prior_eta is None else self._prior_eta
-        kernels_learning.refresh(
-            self.prior_precision, prior, prior_eta, self.sites_precision, self.sites_mean, self.mean, self.cov
-        )
+        sites = (self.sites_precision, self.sites_mean)
+        kernels_learning.refresh(self.prior_precision, self._prior, self._prior_eta, *sites, self.mean, self.cov)
         self.updates_since_refresh = 0
 
     def encode(self) -> PosteriorState:
@@ -295,8 +354,8 @@ class Posterior:
             sites_mean=self.sites_mean.tobytes(),
             mean=self.mean.tobytes(),
             cov=pack_upper(self.cov).tobytes(),
-            prior=b"" if self._prior is None else pack_upper(self._prior).tobytes(),
-            prior_eta=b"" if self._prior_eta is None else self._prior_eta.tobytes(),
+            prior=pack_upper(self._prior).tobytes() if self._pooled else b"",
+            prior_eta=self._prior_eta.tobytes() if self._pooled else b"",
         )
 
     @classmethod
@@ -307,13 +366,14 @@ class Posterior:
         posterior.evidence = state.evidence
         posterior.log_kept = state.log_kept
         posterior.updates_since_refresh = state.updates_since_refresh
-        posterior.sites_precision = unpack_upper(state.sites_precision, state.d)
-        posterior.sites_mean = np.frombuffer(state.sites_mean).copy()
-        posterior.mean = np.frombuffer(state.mean).copy()
-        posterior.cov = unpack_upper(state.cov, state.d)
+        posterior.sites_precision[:] = unpack_upper(state.sites_precision, state.d)
+        posterior.sites_mean[:] = np.frombuffer(state.sites_mean)
+        posterior.mean[:] = np.frombuffer(state.mean)
+        posterior.cov[:] = unpack_upper(state.cov, state.d)
         if state.prior:
-            posterior._prior = unpack_upper(state.prior, state.d)
-            posterior._prior_eta = np.frombuffer(state.prior_eta).copy()
+            posterior._pooled = True
+            posterior._prior[:] = unpack_upper(state.prior, state.d)
+            posterior._prior_eta[:] = np.frombuffer(state.prior_eta)
         return posterior
 
     def _check(self, x: F64) -> None:
@@ -324,6 +384,6 @@ class Posterior:
         return math.exp(min(self.log_kept - site.at, 0.0))
 
     def _count_update(self) -> None:
-        self.updates_since_refresh += 1
-        if self.updates_since_refresh >= self.refresh_every:
+        self.numbers[UPDATES] += 1.0
+        if self.numbers[UPDATES] >= self.numbers[EVERY]:
             self.refresh()

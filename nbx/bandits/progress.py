@@ -40,21 +40,22 @@ class Progress:
     """
 
     def __init__(self) -> None:
-        self._window = np.full((WINDOW, 4), np.nan)
+        self.window = np.full((WINDOW, 4), np.nan)
+        """float64[WINDOW, 4] by step modulo WINDOW: probability, answer, predicted points, points."""
 
     def response(self, step: int, p: float, y: float) -> None:
         """Note a predicted probability and the answer of an observation."""
-        self._window[step % WINDOW, :2] = p, y
+        self.window[step % WINDOW, :2] = p, y
 
     def experience(self, step: int, predicted: float, points: float) -> None:
         """Note predicted and actual points of an observation."""
-        self._window[step % WINDOW, 2:] = predicted, points
+        self.window[step % WINDOW, 2:] = predicted, points
 
     def metrics(self, step: int) -> ProgressiveMetrics:
         """Compute the metrics after so many observations; 10 ms, so not for every one."""
         log_loss, roc_auc, accuracy, mae = metrics.LogLoss(), metrics.ROCAUC(), metrics.Accuracy(), metrics.MAE()
         rate, predicted = stats.Mean(), stats.Mean()
-        for p, y, points_predicted, points in np.roll(self._window, -(step % WINDOW), axis=0).tolist():
+        for p, y, points_predicted, points in np.roll(self.window, -(step % WINDOW), axis=0).tolist():
             if not math.isnan(y):
                 answer = y > 0.5
                 log_loss.update(answer, p)
@@ -65,7 +66,7 @@ class Progress:
             if not math.isnan(points):
                 mae.update(points, points_predicted)
         seen = int(rate.n)
-        has_points = bool(np.isfinite(self._window[:, 3]).any())
+        has_points = bool(np.isfinite(self.window[:, 3]).any())
         return ProgressiveMetrics(
             count=seen,
             log_loss=float(log_loss.get()) if seen else math.nan,
@@ -78,11 +79,11 @@ class Progress:
 
     def encode(self) -> bytes:
         """Return the ring as bytes."""
-        return self._window.tobytes()
+        return self.window.tobytes()
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """Rebuild from `encode`."""
         progress = cls()
-        progress._window = np.frombuffer(data).reshape(WINDOW, 4).copy()
+        progress.window = np.frombuffer(data).reshape(WINDOW, 4).copy()
         return progress

@@ -192,7 +192,8 @@ class Teaching(Struct):
         """Return the features that nobody may rely on, sorted."""
         return sorted(name for name, trust in self.features.items() if trust.quarantined)
 
-    def _response_weight(self, lesson: Lesson) -> float:
+    def weight_by_evidence(self, lesson: Lesson) -> float | None:
+        """Return the weight in the response model; None: it depends on what is known of causes without any evidence."""
         if lesson.response is None:
             return lesson.response_weight
         codes = bare(lesson.evidence)
@@ -203,8 +204,12 @@ class Teaching(Struct):
             return lesson.response_weight
         if codes:
             return self.calibration.weight(lesson.now, lesson.response_weight)
-        if lesson.cause != "unknown":
-            return lesson.response_weight
+        return lesson.response_weight if lesson.cause != "unknown" else None
+
+    def _response_weight(self, lesson: Lesson) -> float:
+        weight = self.weight_by_evidence(lesson)
+        if weight is not None:
+            return weight
         known = self.causes.get(lesson.placement, {}).get(lesson.outcome)
         return lesson.response_weight if known is None else known.share(lesson.response_weight, lesson.decided_ms)
 
@@ -218,11 +223,11 @@ class Teaching(Struct):
         if lesson.outcome in UNSEEN:
             return
         first = lesson.previous is None or lesson.previous in UNSEEN
-        blamed, blamed_before = _blamed(lesson.cause, lesson.evidence), frozenset[str]()
-        doubtful, doubtful_before = _doubtful(lesson.evidence, lesson.stale), frozenset[str]()
+        blamed, blamed_before = blamed_by(lesson.cause, lesson.evidence), frozenset[str]()
+        doubtful, doubtful_before = doubtful_by(lesson.evidence, lesson.stale), frozenset[str]()
         if not first:
-            blamed_before = _blamed(lesson.previous_cause, lesson.previous_evidence)
-            doubtful_before = _doubtful(lesson.previous_evidence, lesson.stale)
+            blamed_before = blamed_by(lesson.previous_cause, lesson.previous_evidence)
+            doubtful_before = doubtful_by(lesson.previous_evidence, lesson.stale)
         for name in sorted(lesson.uses if first else (blamed ^ blamed_before | doubtful ^ doubtful_before)):
             trust = self.features.setdefault(name, Trust())
             if first:
@@ -252,11 +257,13 @@ def _failed(outcome: str | None, cause: str) -> bool | None:
     return None if outcome is None or outcome in UNSEEN else False
 
 
-def _blamed(cause: str, evidence: tuple[str, ...]) -> frozenset[str]:
+def blamed_by(cause: str, evidence: tuple[str, ...]) -> frozenset[str]:
+    """Return the features to which an outcome is put down."""
     return features_in(evidence) if cause == "information" else frozenset()
 
 
-def _doubtful(evidence: tuple[str, ...], stale: tuple[str, ...]) -> frozenset[str]:
+def doubtful_by(evidence: tuple[str, ...], stale: tuple[str, ...]) -> frozenset[str]:
+    """Return the features whose value was stale or corrected, relied on or not."""
     aside = (each.removeprefix("aside:") for each in evidence if each.startswith("aside:"))
     return frozenset((*stale, *features_in(evidence), *aside))
 

@@ -23,6 +23,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct, structs
@@ -30,9 +31,9 @@ from msgspec import Struct, structs
 from nbx.audit.journal import Journal
 from nbx.audit.metrics import CHANGES, EXPLORATION, HALF_LIFE, LEARNED, LEARNER_LAG_S, SNAPSHOT
 from nbx.audit.whole_log import ARCHIVE_CODES, WholeLog
-from nbx.bandits import kernels_learning
 from nbx.bandits.clusters import Clustering, ClusteringState
 from nbx.bandits.learner import LearnedSites, Learner
+from nbx.bandits.learner import warm_up as warm_up_learning
 from nbx.bandits.snapshot import Snapshot
 from nbx.bandits.snapshot import encode as encode_snapshot
 from nbx.bandits.teaching import Teaching
@@ -54,7 +55,7 @@ from nbx.runtime import telling_apart
 from nbx.runtime.erasing import in_words, on_record
 from nbx.runtime.journal import RedisJournal, WholeJournal
 from nbx.runtime.known_settings import note_settings
-from nbx.runtime.process import connect, log, pause, stop_event
+from nbx.runtime.process import connect, log, pause, settle, stop_event
 from nbx.runtime.publishing import JOURNAL, Overtaken, Publisher, Reached
 from nbx.runtime.sites import Place, RedisSites, Sites
 from nbx.runtime.weighing import Weighing, observation_of
@@ -69,6 +70,15 @@ TIMEOUT_MS = 5_000.0
 CHECKPOINT_FORMAT = 2
 
 Offsets = dict[int, str]
+Revision = tuple[str, int]
+"""`<decision_id>/<slot>` and revision."""
+
+
+class Taught(NamedTuple):
+    """What a step learned and has to keep."""
+
+    sites: dict[Place, LearnedSites]
+    kept_ms: dict[Place, int]
 
 
 class Checkpoint(Struct, frozen=True, kw_only=True):
@@ -99,7 +109,7 @@ class LogLearner:
     sites
         Where what may have to be taken back is kept.
     lagging
-        Told how many seconds ago an outcome that is learned was logged.
+        Told how many seconds ago the last outcome of a step was logged.
     """
 
     def __init__(
@@ -123,7 +133,8 @@ class LogLearner:
         self.offsets: Offsets = {}
         self.reached: Offsets = {}
         """Partition → offset, of the partitions that the last step took something from."""
-        self._layouts: set[int] = set()
+        self._layouts: dict[int, int] = {}
+        """Release → how long sites of its outcomes are kept, ms; of those whose columns are known."""
         self._receipts: dict[str, bytes] = {}
         """Key → receipt of erasures that were learned and are to be told once the step is journalled."""
 
@@ -222,37 +233,43 @@ class LogLearner:
         self._receipts.clear()
 
     async def _learn(self, lessons: list[AnyOutcome | EraseEntry]) -> None:
-        previous = await self._previous_sites(lesson for lesson in lessons if isinstance(lesson, AnyOutcome))
-        learned: dict[Place, LearnedSites] = {}
-        kept_ms: dict[Place, int] = {}
-        for outcome in lessons:
-            if isinstance(outcome, EraseEntry):
-                await self._forget(outcome, previous)
+        known = await self._previous_sites(lesson for lesson in lessons if isinstance(lesson, AnyOutcome))
+        taught = Taught({}, {})
+        waiting: list[AnyOutcome] = []
+        for lesson in lessons:
+            if isinstance(lesson, EraseEntry):
+                self._teach(waiting, known, taught)
+                await self._forget(lesson, known)
                 continue
-            if not outcome.learns:
-                self.weighing.pass_over(outcome)
+            if not lesson.learns:
+                self.weighing.pass_over(lesson)
                 continue
-            key = f"{outcome.decision_id}/{outcome.slot}"
-            if outcome.x:
-                await self._know_layout(outcome.release)
-            before = previous.get((key, outcome.revision - 1))
-            observation = self.weighing.observation(outcome, before)
-            if not outcome.x:
-                continue
-            try:
-                sites = self.learner.learn(observation, before)
-            except ValueError as error:
-                log.error("outcome %s/%d teaches nothing: %s", key, outcome.revision, error)
+            if lesson.x and lesson.release not in self._layouts:
+                self._teach(waiting, known, taught)
+                await self._know_layout(lesson.release)
+            waiting.append(lesson)
+        self._teach(waiting, known, taught)
+        await self._sites.write(taught.sites, taught.kept_ms)
+
+    def _teach(self, waiting: list[AnyOutcome], known: dict[Revision, LearnedSites], taught: Taught) -> None:
+        """Learn outcomes in order; they wait no more, and their sites are known."""
+        observations = self.weighing.observations(waiting, known, self.learner.unfit)
+        outcomes = [outcome for outcome in waiting if outcome.x]
+        observations = [observation for observation in observations if observation.x]
+        waiting.clear()
+        for outcome, sites in zip(outcomes, self.learner.learn_all(observations, known), strict=True):
+            if isinstance(sites, ValueError):
+                key = f"{outcome.decision_id}/{outcome.slot}"
+                log.error("outcome %s/%d teaches nothing: %s", key, outcome.revision, sites)
                 continue
             if isinstance(outcome, Outcome):
                 telling_apart.teach(self.clusters, outcome)
-            previous[key, outcome.revision] = sites
+            known[sites.key, sites.revision] = sites
             place = Place(outcome.decision_id, outcome.slot, outcome.revision)
-            learned[place] = sites
-            kept_ms[place] = (await self._serving.plan_of(outcome.release)).rules.remember_ms
-        await self._sites.write(learned, kept_ms)
+            taught.sites[place] = sites
+            taught.kept_ms[place] = self._layouts[outcome.release]
 
-    async def _forget(self, entry: EraseEntry, latest: Mapping[tuple[str, int], LearnedSites]) -> None:
+    async def _forget(self, entry: EraseEntry, latest: Mapping[Revision, LearnedSites]) -> None:
         """Subtract what an erased customer taught, as far as it is on record."""
         response = experience = 0
         found = await on_record(self._sites, self._store, entry, latest)
@@ -276,7 +293,7 @@ class LogLearner:
         key = partition_keys(decision_ref(entry.erasure_id).partition).erasure(entry.erasure_id)
         self._receipts[key] = encode_receipt(receipt)
 
-    async def _previous_sites(self, outcomes: Iterable[AnyOutcome]) -> dict[tuple[str, int], LearnedSites]:
+    async def _previous_sites(self, outcomes: Iterable[AnyOutcome]) -> dict[Revision, LearnedSites]:
         corrected = [o for o in outcomes if o.revision > 0 and o.learns]
         found = await self._sites.read([Place(o.decision_id, o.slot, o.revision - 1) for o in corrected])
         return {
@@ -286,6 +303,7 @@ class LogLearner:
         }
 
     def _lessons(self, entries: Iterable[LogEntry]) -> Iterable[AnyOutcome | EraseEntry]:
+        latest: LogEntry | None = None
         for entry in entries:
             if is_decision(entry.payload):  # they teach nothing and are not even decoded
                 continue
@@ -297,8 +315,10 @@ class LogLearner:
             if isinstance(decoded, EraseEntry):
                 yield decoded
             elif outcomes := outcomes_of(decoded):
-                self._lagging(max(0.0, SystemClock().now_ms() - _order(entry)[0]) / 1000)
+                latest = entry
                 yield from outcomes
+        if latest is not None:
+            self._lagging(max(0.0, SystemClock().now_ms() - _order(latest)[0]) / 1000)
 
     async def _know_layout(self, release: int) -> None:
         if release not in self._layouts:
@@ -306,7 +326,7 @@ class LogLearner:
             self.learner.register_layout(release, plan.layout.columns)
             self.weighing.know(release, plan.rules.uses)
             telling_apart.register(self.clusters, plan)
-            self._layouts.add(release)
+            self._layouts[release] = plan.rules.remember_ms
 
 
 async def learn(settings: Settings) -> int:
@@ -318,9 +338,10 @@ async def learn(settings: Settings) -> int:
     connection, redis_store = connected
     store = WholeLog(redis_store, settings.archive_path)
     warm_up()
-    kernels_learning.warm_up()
+    warm_up_learning()
     lease = Lease(connection, LEASE_LEARNER, f"{socket.gethostname()}:{os.getpid()}", LEASE_MS)
     await note_settings(connection, settings, "learner", SystemClock())
+    settle()
     log.info("learner ready")
     while not stop.is_set():
         try:

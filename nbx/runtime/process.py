@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -21,6 +22,8 @@ from nbx.settings import Settings
 
 RETRY_S = 0.5
 TIMEOUT_MS = 2_000.0
+GC_THRESHOLD = 20_000
+"""Objects between two young collections: what a few hundred requests in flight hold, or a step of the learner."""
 log = logging.getLogger("nbx")
 
 
@@ -43,6 +46,16 @@ def run(main: Coroutine[Any, Any, int]) -> int:
     """Run a process's main coroutine on uvloop; returns its exit code."""
     code: int = uvloop.run(main)
     return code
+
+
+def settle() -> None:
+    """Leave what was made so far out of garbage collection: it lives as long as the process.
+
+    Without it a full collection shows up as a slow decision, and takes a third of the learner's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, 20, 50)
 
 
 def stop_event() -> asyncio.Event:

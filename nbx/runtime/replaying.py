@@ -20,7 +20,7 @@ from nbx.audit.journal import Journal
 from nbx.audit.reading import SKEW_MS, Window
 from nbx.audit.verdicts import Grounds, ReplayReport, judged
 from nbx.audit.whole_log import WholeLog
-from nbx.bandits import kernels_learning
+from nbx.bandits.learner import warm_up as warm_up_learning
 from nbx.build import current_build
 from nbx.decision.replay import replay
 from nbx.decision.replayed import Replay
@@ -160,7 +160,7 @@ def _deep(
     store: Store, journal: Journal, settings: Settings, progress: Callable[[int], None], most: int = 0
 ) -> DeepReplay:
     warm_up()
-    kernels_learning.warm_up()
+    warm_up_learning()
     build, salt = current_build(), settings.salt
     return DeepReplay(store, journal, settings.partitions, build=build, salt=salt, most=most, progress=progress)
 

@@ -21,18 +21,20 @@ from nbx.audit.signals import Signals
 from nbx.bandits.health import Execution, PlacementHealth
 from nbx.bandits.learner import LearnedSites, Observation
 from nbx.bandits.quarantine import FeatureHealth
-from nbx.bandits.teaching import Lesson, Teaching, Weights
+from nbx.bandits.teaching import Teaching
 from nbx.catalog.plan import goal_model
-from nbx.experience.entries import GoalOutcome
-from nbx.ids import decision_ref
+from nbx.experience.entries import GoalOutcome, Outcome
 from nbx.runtime.process import log
+from nbx.runtime.weighing_batch import HELD, lesson_of, weigh_all
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Container, Mapping, Sequence
 
     from nbx.bandits.signals import SignalHealth
-    from nbx.experience.entries import AnyOutcome, Outcome
+    from nbx.experience.entries import AnyOutcome
 
+FEW = 16
+"""Outcomes that are weighed one by one: laying out arrays takes as long."""
 _WELL = Execution()
 
 
@@ -58,6 +60,43 @@ class Weighing:
         """Note which profile features each placement of a release uses, before its first outcome."""
         self._uses[release] = uses
 
+    def observations(
+        self,
+        outcomes: Sequence[AnyOutcome],
+        known: Mapping[tuple[str, int], LearnedSites],
+        unfit: Callable[[Sequence[Observation]], Container[int]],
+    ) -> list[Observation]:
+        """Take in outcomes that may teach, in order.
+
+        Parameters
+        ----------
+        outcomes
+            Of each as `observation` says.
+        known
+            Sites of those that they replace, as far as these are not among them.
+        unfit
+            Tells the positions of observations that the learner will not take.
+        """
+        slots = [outcome for outcome in outcomes if isinstance(outcome, Outcome)]
+        before = _before(slots, unfit)
+        if len(slots) < FEW and max(before, default=-1) < 0:
+            return [self.observation(each, _replaced(each, known)) for each in outcomes]
+        replaced = [_replaced(each, known) if each.revision else None for each in slots]
+        taught = [
+            (False, False) if each is None else (each.response is not None, each.experience is not None)
+            for each in replaced
+        ]
+        nothing = frozenset[str]()
+        uses = [self._uses.get(each.release, {}).get(each.placement, nothing) if each.x else nothing for each in slots]
+        weighed = weigh_all(self.teaching, slots, uses, taught, before)
+        self._heard.update(each.placement for each in slots)
+        for outcome, held in zip(slots, weighed.held, strict=True):
+            if held:
+                self._held[outcome.placement, HELD[held]] += 1
+        self._changed += weighed.changed
+        weights = iter(weighed.weights)
+        return [observation_of(each, next(weights) if isinstance(each, Outcome) else None) for each in outcomes]
+
     def observation(self, outcome: AnyOutcome, previous: LearnedSites | None) -> Observation:
         """Take in an outcome that may teach, each once; `previous` are the sites of the revision that it replaces."""
         if isinstance(outcome, GoalOutcome):  # it depends on no signal of the channel, and has no cause
@@ -82,7 +121,7 @@ class Weighing:
             self._changed.append(well.health(outcome.placement))
         for name in sorted({*was_quarantined} ^ {*self.teaching.quarantined()}):
             self._changed.append(self.teaching.features[name].health(name))
-        return observation_of(outcome, weights)
+        return observation_of(outcome, weights[:2])
 
     def pass_over(self, outcome: AnyOutcome) -> None:
         """Count an outcome that teaches nothing for want of the customer's consent."""
@@ -120,8 +159,8 @@ class Weighing:
         self._changed.clear()
 
 
-def observation_of(outcome: AnyOutcome, weights: Weights | None = None) -> Observation:
-    """Return what the learner learns from; None: with the weights of the log."""
+def observation_of(outcome: AnyOutcome, weights: tuple[float, float] | None = None) -> Observation:
+    """Return what the learner learns from, with weights of response and experience; None: those of the log."""
     if isinstance(outcome, GoalOutcome):
         action, group = goal_model(outcome.placement, outcome.action)
         return Observation(
@@ -144,37 +183,31 @@ def observation_of(outcome: AnyOutcome, weights: Weights | None = None) -> Obser
         layout=outcome.release,
         x=outcome.x,
         response=outcome.response,
-        response_weight=outcome.response_weight if weights is None else weights.response,
+        response_weight=outcome.response_weight if weights is None else weights[0],
         experience=outcome.experience,
-        experience_weight=outcome.experience_weight if weights is None else weights.experience,
+        experience_weight=outcome.experience_weight if weights is None else weights[1],
         value=outcome.value,
     )
 
 
-def lesson_of(outcome: Outcome, uses: frozenset[str] = frozenset()) -> Lesson:
-    """Return what of an outcome decides about teaching; `uses` are the profile features that its placement uses."""
-    return Lesson(
-        placement=outcome.placement,
-        outcome=outcome.outcome,
-        cause=outcome.cause,
-        seen_reported=outcome.seen_reported,
-        response=outcome.response,
-        response_weight=outcome.response_weight,
-        experience_weight=outcome.experience_weight,
-        decided_ms=decision_ref(outcome.decision_id).at_ms,
-        at_ms=outcome.at_ms,
-        previous=outcome.previous,
-        previous_cause=outcome.previous_cause,
-        previous_seen_reported=outcome.previous_seen_reported,
-        evidence=outcome.evidence,
-        rule=outcome.rule,
-        previous_evidence=outcome.previous_evidence,
-        previous_rule=outcome.previous_rule,
-        points=outcome.experience,
-        uses=uses,
-        stale=outcome.stale,
-        quarantined=outcome.quarantined,
-    )
+def _before(slots: Sequence[Outcome], unfit: Callable[[Sequence[Observation]], Container[int]]) -> list[int]:
+    """Return of each slot's outcome the position of the one that it replaces; −1: none of these that can be learned."""
+    before = [-1] * len(slots)
+    if not any(each.revision for each in slots):
+        return before
+    places: dict[tuple[str, int, int], int] = {}
+    for i, each in enumerate(slots):
+        if each.revision:
+            before[i] = places.get((each.decision_id, each.slot, each.revision - 1), -1)
+        places[each.decision_id, each.slot, each.revision] = i
+    asked = sorted({place for place in before if place >= 0 and slots[place].x})
+    refused = unfit([observation_of(slots[place]) for place in asked])
+    fit = {place for k, place in enumerate(asked) if k not in refused}
+    return [place if place in fit else -1 for place in before]
+
+
+def _replaced(outcome: AnyOutcome, known: Mapping[tuple[str, int], LearnedSites]) -> LearnedSites | None:
+    return known.get((f"{outcome.decision_id}/{outcome.slot}", outcome.revision - 1))
 
 
 def _warn(health: SignalHealth | PlacementHealth | FeatureHealth) -> None:

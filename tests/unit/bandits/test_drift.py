@@ -72,6 +72,19 @@ def test_a_restored_detector_goes_on_to_the_bit(count: int) -> None:
     assert restored.encode() == straight.encode()
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_detector_speaks_at_its_tests_and_at_no_other_time(seed: int) -> None:
+    """The fold lets residuals wait until then."""
+    rates = np.random.default_rng(seed).random(40)
+    detector, spoke = ChangeDetector(), 0
+    for number in residuals(*((float(rate), 100) for rate in rates)).tolist():
+        due = detector.since_test == drift.CLOCK - 1
+        holds = detector.update(number)
+        assert due or not holds
+        spoke += holds > 0
+    assert spoke > 3
+
+
 @pytest.mark.parametrize("numbers", [[0.0, 0.0, 1.0, 1.0, 1.0], [1.0, -1.0], [0.0] * 9 + [1.0]])
 def test_the_split_has_the_largest_difference_of_means(numbers: list[float]) -> None:
     n = len(numbers)
@@ -130,21 +143,21 @@ def test_a_world_that_drifts_off_shortens_the_half_life_and_one_that_stops_lengt
     changes = feed(half_life, offsets, np.linspace(0.3, 0.6, 3_000))
     assert changes
     assert half_life.forgetting == 0.5 ** (1.0 / HALF_LIVES[half_life.current])
-    shortest, half_life.current = half_life.current, 0
-    half_life.since, half_life.tracked, half_life.scores[:] = 0, 1, 0.0
+    shortest = half_life.current
+    half_life.counters[:], half_life.scores[:] = (0, 0, 1), 0.0
     assert shortest < len(HALF_LIVES) - 1
     assert feed(half_life, offsets, np.full(int(PATIENCE * HALF_LIVES[0]), 0.3)) == []
     assert half_life.scores.any()
     assert half_life.update(offsets, 0.0, 1.0)
     assert half_life.current == 1
-    assert half_life.since == 0
+    assert half_life.encode().since == 0
     assert not half_life.scores.any()
 
 
 def test_patience_is_per_action() -> None:
     half_life = HalfLife(drift.HalfLifeState(current=0, since=0, tracked=1, scores=[0.0] * 5))
     assert feed(half_life, drift.offsets(), np.full(4_100, 0.3)) == []
-    assert half_life.tracked == 2
+    assert half_life.encode().tracked == 2
 
 
 def test_longer_half_lives_than_the_present_one_do_not_shorten_it() -> None:

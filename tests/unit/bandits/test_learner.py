@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from nbx.bandits import exploration, kernels, pooling
+from nbx.bandits import exploration, kernels, kernels_fold, pooling
 from nbx.bandits.learner import FIRST_POOL, Learner, Observation
 from nbx.bandits.posterior import Posterior
 from nbx.bandits.snapshot import bind, decode_snapshot, encode
@@ -126,7 +126,7 @@ def test_erasing_every_observation_leaves_the_prior() -> None:
         np.testing.assert_allclose(posterior.sites_precision, 0.0, atol=1e-10)
         assert posterior.evidence == pytest.approx(0.0, abs=1e-10)
     np.testing.assert_allclose(learned._x_sum, 0.0, atol=1e-10)
-    assert learned._x_count == 0
+    assert learned._counters[kernels_fold.COUNT] == 0
 
 
 def test_an_expired_revision_is_learned_as_new() -> None:
@@ -194,7 +194,7 @@ def assert_joint(learned: Learner, name: str, *, members: list[str]) -> None:
     """Every posterior of a group, and the new action's, is a marginal of the joint Gaussian of all weights."""
     group = learned._groups[name]
     d = len(learned.columns)
-    centre = learned._x_sum / learned._x_count
+    centre = learned._x_sum / learned._counters[kernels_fold.COUNT]
     back = np.eye(d)
     back[1:, 0] = -centre[1:]
     for kind in ("response", "experience"):
@@ -280,7 +280,7 @@ def test_customers_are_in_the_centre_while_their_observation_teaches() -> None:
             vectors.pop()
             vectors.insert(0, np.zeros(4))
     those = [x for x in vectors if x.any()]
-    assert learned._x_count == len(those) == 30
+    assert learned._counters[kernels_fold.COUNT] == len(those) == 30
     np.testing.assert_allclose(learned._x_sum, np.sum(those, axis=0), atol=1e-12)
     for _, posterior in models(learned):
         assert np.isfinite(posterior.mean).all()
