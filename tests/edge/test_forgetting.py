@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 import pytest
 
-from nbx.audit.chain import Chain, file_hash
+from nbx.audit.chain import Chain, Record, file_hash, read_records
 from nbx.audit.segments import read_entries
 from nbx.audit.verify import verify
 from nbx.audit.whole_log import WholeLog
@@ -77,7 +77,8 @@ def test_nothing_names_an_erased_customer_and_the_others_are_as_they_were(servic
     assert {customer: seen_of(service, customer) for customer in kept} == kept
     chain = Chain.open(service.settings.archive_path)
     assert all(file_hash(chain.directory / r.file) == r.sha256 for r in chain.segments.values())
-    rewrites = [record for record in chain.segments.values() if record.kind == "rewrite"]
+    records = [record for _, record in read_records(chain.directory) if isinstance(record, Record)]
+    rewrites = [record for record in records if record.kind == "rewrite"]  # a later one may stand for an earlier
     assert {id_ for record in rewrites for id_ in record.why["erasure"].split(",")} == {
         r["erasure_id"] for r in receipts
     }

@@ -33,6 +33,7 @@ def archived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             for number in range(10):
                 service.decide_shown(f"verified-{batch}-{number}", "web")
             eventually(partial(_has_more_than, service, batch), 20.0, "a segment")
+        eventually(lambda: _rows(service) >= 20, 20.0, "what was decided is archived")
         yield service
 
 
@@ -71,6 +72,10 @@ class Verify:
 @pytest.fixture
 def verify(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Verify:
     return Verify(capsys, monkeypatch)
+
+
+def _rows(service: Running) -> int:
+    return sum(record.rows for record in Chain.open(archive_of(service)).segments.values())
 
 
 def _has_more_than(service: Running, segments: int) -> bool:
