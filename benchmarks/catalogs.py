@@ -26,7 +26,7 @@ BUILT_IN = 5
 
 
 def sized(actions: int, width: int, conditions: int = 0) -> Catalog:
-    """Return a catalog with `actions` candidates on placement `hero` and `width` columns of x."""
+    """Return a catalog with `actions` candidates on placement `hero`, `width` columns of x and so many distinct conditions."""
     day_ms = 86_400_000
     declared = width - BUILT_IN
     features = []
@@ -39,6 +39,11 @@ def sized(actions: int, width: int, conditions: int = 0) -> Catalog:
         features.append(
             Feature(name=f"f{i}", type="number", encoding=Encoding(kind="standard"), default=0.0, origin=origin)  # type: ignore[arg-type]
         )
+    told = [feature.name for feature in features if feature.origin != "context"]
+
+    def condition(number: int) -> str:
+        return f"customer.{told[number % len(told)]} < {100 + number}.0"
+
     return Catalog(
         name="sized",
         features=tuple(features),
@@ -50,7 +55,7 @@ def sized(actions: int, width: int, conditions: int = 0) -> Catalog:
                 group=f"g{i % 2}",
                 value=10.0 + i,
                 gives=("something",),
-                eligible=f"customer.f{i % declared} < {100 + i % conditions}.0" if conditions else "",
+                eligible=condition(i % conditions) if conditions else "",
                 limits=(Limit(max=20, per_ms=7 * day_ms),) if i % 2 else (),
                 treatments=(Treatment(name="t", placements=("hero",), content={"headline": "Something for you"}),),
             )
