@@ -26,7 +26,7 @@ BUILT_IN = 5
 
 
 def sized(actions: int, width: int, conditions: int = 0) -> Catalog:
-    """Return a catalog with `actions` candidates on placement `hero`, `width` columns and `conditions` distinct ones."""
+    """Return a catalog with `actions` candidates on placement `hero`, `width` columns, `conditions` distinct ones."""
     day_ms = 86_400_000
     declared = width - BUILT_IN
     features = []
