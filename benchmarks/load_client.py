@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -121,6 +123,70 @@ class Sent(NamedTuple):
     ok: bool
 
 
+class _Line(asyncio.Protocol):
+    """A connection of an open loop: one request at a time, the next one at once where one waits."""
+
+    def __init__(self, loop: _OpenLoop) -> None:
+        self._loop = loop
+        self._buffer = b""
+        self._due_s = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport: asyncio.Transport = transport  # type: ignore[assignment] # always one for TCP
+
+    def ask(self, request: bytes, due_s: float) -> None:
+        self._due_s = due_s
+        self.transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer = self._buffer + data if self._buffer else data
+        head = self._buffer.find(b"\r\n\r\n")
+        if head < 0:
+            return
+        lower = self._buffer[:head].lower()
+        at = lower.index(b"content-length:") + 15
+        end = lower.find(b"\r", at)
+        size = head + 4 + int(lower[at : end if end >= 0 else None])
+        if len(self._buffer) >= size:
+            body, self._buffer = self._buffer[head + 4 : size], self._buffer[size:]
+            self._loop.answered(self, self._due_s, lower.startswith(b"http/1.1 20"), body)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._loop.lost(exc)
+
+
+class _OpenLoop:
+    def __init__(self, count: int, look: Callable[[bytes], None] | None) -> None:
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.sent: list[Sent] = []
+        self.free: list[_Line] = []
+        self._waiting: deque[tuple[bytes, float]] = deque()
+        self._count = count
+        self._look = look
+        self._time = asyncio.get_running_loop().time
+
+    def ask(self, request: bytes, due_s: float) -> None:
+        if self.free:
+            self.free.pop().ask(request, due_s)
+        else:
+            self._waiting.append((request, due_s))
+
+    def answered(self, line: _Line, due_s: float, ok: bool, body: bytes) -> None:
+        self.sent.append(Sent(due_s, self._time(), ok))
+        if self._look is not None:
+            self._look(body)
+        if self._waiting:
+            line.ask(*self._waiting.popleft())
+        else:
+            self.free.append(line)
+        if len(self.sent) == self._count and not self.done.done():
+            self.done.set_result(None)
+
+    def lost(self, exc: Exception | None) -> None:
+        if not self.done.done():
+            self.done.set_exception(exc or ConnectionError("the server hung up"))
+
+
 async def open_loop(
     port: int,
     requests: Sequence[bytes],
@@ -135,26 +201,22 @@ async def open_loop(
     is shown the body of each answer.
     """
     loop = asyncio.get_running_loop()
-    free: asyncio.LifoQueue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.LifoQueue()
-    opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(connections)]
-    for connection in opened:
-        free.put_nowait(connection)
-    began_s = loop.time() + 0.05
-
-    async def one(number: int) -> Sent:
-        due_s = began_s + number / rate
-        await asyncio.sleep(due_s - loop.time())
-        reader, writer = connection = await free.get()
-        writer.write(requests[number])
-        head = (await reader.readuntil(b"\r\n\r\n")).lower()
-        at = head.index(b"content-length:") + 15
-        body = await reader.readexactly(int(head[at : head.index(b"\r", at)]))
-        if look is not None:
-            look(body)
-        free.put_nowait(connection)
-        return Sent(due_s, loop.time(), head.startswith(b"http/1.1 20"))
-
-    sent = await asyncio.gather(*(one(number) for number in range(len(requests))))
-    for _, writer in opened:
-        writer.close()
-    return sent
+    open_ = _OpenLoop(len(requests), look)
+    for _ in range(connections):
+        open_.free.append((await loop.create_connection(lambda: _Line(open_), "127.0.0.1", port))[1])
+    lines = open_.free.copy()
+    gc.collect()
+    gc.disable()  # or what this process does besides is told as the server's latency
+    try:
+        began_s = loop.time()
+        for number, request in enumerate(requests):
+            due_s = began_s + number / rate
+            if (early_s := due_s - loop.time()) > 0:
+                await asyncio.sleep(early_s)
+            open_.ask(request, due_s)
+        await open_.done
+    finally:
+        gc.enable()
+        for line in lines:
+            line.transport.close()
+    return sorted(open_.sent)
