@@ -44,4 +44,5 @@ def scale_values(
 def warm_up() -> None:
     """Compile for the served types."""
     one = np.ones(1)
-    scale_values(one, one > 0, one, one, np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.float32))
+    raw = np.frombuffer(one.tobytes())  # read only, as `VectorLayout.encode` has it: a type of its own to Numba
+    scale_values(raw, one > 0, one, one, np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.float32))
