@@ -18,6 +18,8 @@ from benchmarks.bench_events_http import CONNECTIONS, decision
 from benchmarks.harness import PYTHON, Bar, Result, Size, Table, at_share
 from benchmarks.load_client import load, open_loop
 from benchmarks.pinned import Pinned, cpu_s, on_service, ready
+from nbx.features.keys import partition_keys
+from nbx.settings import Settings
 
 SHARE = 0.7
 DRIFT_BAR = 2.0
@@ -45,6 +47,7 @@ async def measure_on(nbx: Pinned, size: Size) -> Result:
         degraded += _WHOLE not in body
 
     requests = [decision(number) for number in range(int(rate * seconds))]
+    logs = [partition_keys(partition).log for partition in range(Settings().partitions)]
     for _ in range(slices):
         before_s = cpu_s(nbx.pid)
         sent = await open_loop(nbx.port, requests, rate=rate, connections=CONNECTIONS, look=look)
@@ -54,7 +57,7 @@ async def measure_on(nbx: Pinned, size: Size) -> Result:
         failed += sum(not each.ok for each in sent)
         asked += len(sent)
         resident.append(process.memory_info().rss / 1e6)
-        await nbx.redis.delete(*[key async for key in nbx.redis.scan_iter("nbx:{p*}:log")])
+        await nbx.redis.delete(*logs)
     after = resident[slices // 5 :]
     fifth = max(len(after) // 5, 1)
     drift = (mean(after[-fifth:]) / mean(after[:fifth]) - 1.0) * 100
