@@ -160,7 +160,7 @@ def told(result: Result) -> str:
     for bar in result.bars:
         verdict = "met" if bar.met else "NOT MET"
         lines.append(
-            f"  {bar.what}: {shown(bar.found)} {bar.unit}, ratio to the bar {bar.found / bar.asked:.2f} x, {verdict}"
+            f"  {bar.what}: {shown(bar.found)} {bar.unit}, {of_bar(bar)}{verdict}"
         )
     lines += [f"  {note}" for note in result.notes]
     return "\n".join(lines)
@@ -179,3 +179,14 @@ def shown(cell: Cell) -> str:
     if isinstance(cell, int) or abs(cell) >= 100:
         return f"{cell:,.0f}"
     return f"{cell:.3g}"
+
+
+def of_bar(bar: Bar) -> str:
+    """Return how far a number is from its bar, in words; nothing where the bar is 0.
+
+    Examples
+    --------
+    >>> of_bar(Bar("rate", 3.0, 2.0, at_least=True)), of_bar(Bar("errors", 0.0, 0.0, at_least=False))
+    ('ratio to the bar 1.50 x, ', '')
+    """
+    return f"ratio to the bar {bar.found / bar.asked:.2f} x, " if bar.asked else ""
