@@ -159,9 +159,7 @@ def told(result: Result) -> str:
         ]
     for bar in result.bars:
         verdict = "met" if bar.met else "NOT MET"
-        lines.append(
-            f"  {bar.what}: {shown(bar.found)} {bar.unit}, {of_bar(bar)}{verdict}"
-        )
+        lines.append(f"  {bar.what}: {shown(bar.found)} {bar.unit}, {of_bar(bar)}{verdict}")
     lines += [f"  {note}" for note in result.notes]
     return "\n".join(lines)
 
