@@ -1,6 +1,6 @@
 """Uvicorn's HTTP protocol with a short way for the hot calls: no ASGI messages between the parser and the answer.
 
-ASGI makes of a request a scope, a cycle with an event, two messages and three awaits, some 25 µs; the hot calls need
+ASGI makes of a request a scope, a cycle with an event, two messages and three awaits; the hot calls need
 their body and one header. A call is hot when it is an HTTP/1.1 POST to one of their paths without a query, from no page
 (`origin`), with nothing in its headers that asks for more than an answer. Everything else, a request behind an
 unanswered one on the same connection too, goes uvicorn's own way, through the same front: same answers, same errors.

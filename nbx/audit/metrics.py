@@ -3,7 +3,7 @@
 With PROMETHEUS_MULTIPROC_DIR set (as `nbx up` does) the values of all processes on a machine live in files of that
 directory and any process can tell the sum; without it each tells its own.
 
-What is counted per decision is only noted, and counted by `flush` for many at once (1 µs instead of 11): before anybody
+What is counted per decision is only noted, and counted by `flush` for many at once (5 µs instead of 11): before anybody
 in this process looks, and some times a second for the others.
 """
 

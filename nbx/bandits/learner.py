@@ -271,7 +271,7 @@ class Learner:
     def learn_all(
         self, observations: Sequence[Observation], known: Mapping[tuple[str, int], LearnedSites]
     ) -> list[LearnedSites | ValueError]:
-        """Learn observations as `learn` would one by one, to the bit, in a tenth of the time.
+        """Learn observations as `learn` would one by one, to the bit, in about half the time.
 
         Parameters
         ----------

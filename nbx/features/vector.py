@@ -105,7 +105,7 @@ class VectorLayout:
         -------
         ndarray of float32, shape (d,)
         """
-        raw = self._pack(*self._scaled(values), *_built_in(relationship))  # a third of what `numpy.array` takes
+        raw = self._pack(*self._scaled(values), *_built_in(relationship))  # half of what `numpy.array` takes
         x = self._blank.copy()
         scale_values(np.frombuffer(raw), self._is_log, self._shift, self._scale, self._offset, x)
         for name, places in self._onehots:
